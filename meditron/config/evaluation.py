@@ -1,0 +1,11 @@
+"""Configuration of evaluation."""
+
+from dataclasses import dataclass
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig:
+    """Benchmarks and perplexity."""
+
+    output: str | None = None
+    """Results folder. Default: `<work_dir>/results`."""

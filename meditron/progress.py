@@ -1,0 +1,110 @@
+"""Progress that a person can watch: a live bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+PLAIN_INTERVAL_SECONDS = 10.0
+
+
+@cache
+def console() -> "Console":
+    """The console on standard error that all messages for people go to."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+class Task:
+    """One line of progress; `advance` and `set` carry named figures to show beside it."""
+
+    def __init__(self, total: float | None, description: str, unit: str, bar: "Progress | None") -> None:
+        self.total, self.description, self.unit = total, description, unit
+        self.done = 0.0
+        self._initial = 0.0
+        self._fields: dict[str, Any] = {}
+        self._started = self._printed = time.monotonic()
+        self._bar = bar
+        self._bar_task = bar.add_task(description, total=total, figures="") if bar else None
+
+    def start_at(self, done: float) -> None:
+        """Say where a resumed task begins, so that its rate counts only new work."""
+        self._initial = done
+        self.set(done)
+
+    def advance(self, n: float = 1, **fields: Any) -> None:  # noqa: ANN401 - figures of any type
+        """Add `n` units of finished work."""
+        self.set(self.done + n, **fields)
+
+    def set(self, done: float, **fields: Any) -> None:  # noqa: ANN401
+        """Set the finished work to `done` units."""
+        self.done = done
+        self._fields.update(fields)
+        if self._bar is not None and self._bar_task is not None:
+            self._bar.update(self._bar_task, completed=done, figures=self._figures())
+        elif time.monotonic() - self._printed >= PLAIN_INTERVAL_SECONDS:
+            self.print_line()
+
+    def print_line(self) -> None:
+        """Print the present state as one plain line."""
+        self._printed = time.monotonic()
+        print(self._line(), file=sys.stderr, flush=True)
+
+    def _line(self) -> str:
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        rate = (self.done - self._initial) / elapsed
+        parts = [f"{self.description}:"]
+        if self.total:
+            parts.append(f"{self.done:,.0f}/{self.total:,.0f} {self.unit} ({self.done / self.total:.0%})")
+        else:
+            parts.append(f"{self.done:,.0f} {self.unit}")
+        parts.append(f"{rate:,.3g}/s" if rate < 1000 else f"{rate:,.0f}/s")
+        if self.total and rate > 0:
+            parts.append(f"{format_seconds((self.total - self.done) / rate)} left")
+        return "  ".join([*parts, self._figures()]).rstrip()
+
+    def _figures(self) -> str:
+        return "  ".join(f"{name} {_short(value)}" for name, value in self._fields.items())
+
+
+def _short(value: Any) -> str:  # noqa: ANN401
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def format_seconds(seconds: float) -> str:
+    """`75` -> `1:15`, `4000` -> `1:06:40`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def progress(total: float | None, description: str, unit: str = "items") -> Iterator[Task]:
+    """Show progress over `total` units (None: unknown) while the block runs."""
+    if not console().is_terminal:
+        task = Task(total, description, unit, None)
+        yield task
+        task.print_line()
+        return
+    with _bar() as bar:
+        yield Task(total, description, unit, bar)
+
+
+def _bar() -> "Progress":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[figures]}"),
+        console=console(),
+    )
