@@ -1,10 +1,10 @@
 """A run folder: what a training stage leaves while it works.
 
-    run.json      state, times, verb, versions
-    config.yaml   the resolved recipe
-    log.jsonl     one JSON object a line, append-only
-    checkpoints/  whole checkpoints
-    triggers/     files an operator drops: `save`, `exit`
+run.json      state, times, verb, versions
+config.yaml   the resolved recipe
+log.jsonl     one JSON object a line, append-only
+checkpoints/  whole checkpoints
+triggers/     files an operator drops: `save`, `exit`
 """
 
 import json

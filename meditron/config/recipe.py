@@ -11,7 +11,7 @@ from meditron.config.model import ExportConfig, ModelConfig
 from meditron.config.pretrain import PretrainConfig
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class Recipe:
     """All stages of one way from sources to evidence."""
 

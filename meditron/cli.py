@@ -1,0 +1,107 @@
+"""The `meditron` command: finds the verb, reads the recipe, runs it, and turns errors into one sentence.
+
+Only the standard library and the error classes are imported here, so that `meditron --help` is quick.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from meditron.errors import EXIT_CODES, ConfigError, MeditronError
+
+if TYPE_CHECKING:
+    from meditron.config import Recipe
+
+
+class Verb(NamedTuple):
+    """A command: where its `main(recipe)` is, and which sections of the recipe its help shows."""
+
+    entry: str
+    sections: tuple[str, ...]
+    help: str
+
+
+VERBS: dict[str, Verb] = {
+    "curate": Verb("data_curation.curate:main", ("curate",), "read sources, clean, dedup, split: a corpus"),
+    "tokenize": Verb("data_curation.tokenize:main", ("tokenize",), "turn a corpus into Megatron shards"),
+    "pretrain": Verb("pretrain.main:main", ("model", "pretrain"), "continue pretraining on shards"),
+    "export": Verb("meditron.models.export:main", ("model", "export"), "checkpoint to Hugging Face folder"),
+    "import": Verb("meditron.models.importing:main", ("model",), "GGUF or hub model to a clean base folder"),
+    "finetune": Verb("finetune.main:main", ("finetune",), "instruction tuning of a Hugging Face folder"),
+    "evaluate": Verb("evaluation.main:main", ("evaluate",), "benchmarks and perplexity, with intervals"),
+    "report": Verb(
+        "evaluation.report.main:main", ("report",), "one HTML page of everything in the work folder"
+    ),
+    "run": Verb("launch.run:main", ("run",), "all stages of a recipe, from the first unfinished one"),
+    "launch": Verb("launch.slurm:main", ("launch",), "submit to SLURM, or print the job script"),
+    "doctor": Verb(
+        "launch.doctor:main", ("model", "pretrain", "launch"), "what is here, what a recipe needs"
+    ),
+    "generate": Verb("evaluation.generate:main", ("evaluate",), "try a model on a prompt"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        the exit code; `meditron.errors.EXIT_CODES` documents each.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        from meditron import __version__
+
+        print(f"meditron {__version__}")
+        return 0
+    try:
+        return _run(arguments[0], arguments[1:])
+    except MeditronError as error:
+        if "--debug" in arguments:
+            raise
+        print(f"meditron: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("meditron: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `meditron ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    verb = VERBS.get(name)
+    if verb is None:
+        from meditron.config.check import suggest
+
+        raise ConfigError(f"unknown command {name!r}{suggest(name, VERBS)}")
+    from meditron.config.loading import build_parser, dump_recipe, parse_recipe
+
+    parser = build_parser(f"meditron {name}", verb.help, verb.sections)
+    recipe, flags = parse_recipe(parser, arguments)
+    if flags.print_config:
+        print(dump_recipe(recipe), end="")
+        return 0
+    return _entry(verb)(recipe) or 0
+
+
+def _entry(verb: Verb) -> "Callable[[Recipe], int | None]":
+    module, function = verb.entry.split(":")
+    entry: Callable[[Recipe], int | None] = getattr(importlib.import_module(module), function)
+    return entry
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {name:<9} {verb.help}" for name, verb in VERBS.items())
+    codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
+    return (
+        "usage: meditron COMMAND --config RECIPE.yaml [--section.field VALUE ...]\n\n"
+        "From raw medical literature to a medical language model, with its evidence.\n\n"
+        f"commands:\n{verbs}\n\n"
+        "Every command takes --print_config (the resolved recipe), --debug (tracebacks) and --help.\n\n"
+        f"exit codes:\n{codes}"
+    )

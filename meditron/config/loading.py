@@ -1,0 +1,156 @@
+"""Reading a recipe: defaults < file < command line, by jsonargparse from the dataclasses."""
+
+import types
+import typing
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from meditron.config.check import suggest
+from meditron.config.recipe import Recipe, resolve
+from meditron.errors import ConfigError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+def build_parser(prog: str, description: str, sections: Sequence[str]) -> ArgumentParser:
+    """A parser of all recipe fields whose help shows the recipe's own fields and `sections`."""
+    parser = ArgumentParser(
+        prog=prog,
+        usage=f"{prog} --config RECIPE.yaml [--section.field VALUE ...]",
+        description=description,
+        exit_on_error=False,
+        print_config=None,
+    )
+    parser.add_argument("--config", action="config", help="recipe (YAML); the command line overrides it")
+    parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_class_arguments(Recipe, sub_configs=False)
+    hidden = {field.name for field in fields(Recipe) if is_dataclass(field.type)} - set(sections)
+    # argparse renders help from this list; the options themselves stay parsed.
+    parser._action_groups = [
+        group
+        for group in parser._action_groups
+        if (getattr(group, "dest", None) or "").split(".")[0] not in hidden
+    ]
+    return parser
+
+
+def parse_recipe(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Recipe, Namespace]:
+    """Read a command line into a resolved recipe and the flags that are not part of it.
+
+    Raises:
+        ConfigError: an unknown key (dotted path, nearest valid name) or a value of the wrong type.
+    """
+    for path in _config_files(arguments):
+        _check_file(path)
+    _check_flags(arguments)
+    try:
+        namespace = parser.parse_args(list(arguments))
+        built = parser.instantiate(namespace)
+    except ArgumentError as error:
+        raise ConfigError(_one_sentence(error)) from error
+    recipe = Recipe(**{field.name: built[field.name] for field in fields(Recipe)})
+    return resolve(recipe), namespace
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, with command-line style overrides (`["--seed", "1"]`), resolved.
+
+    Raises:
+        ConfigError: as `parse_recipe`.
+    """
+    parser = build_parser("meditron", "", ())
+    return parse_recipe(parser, ["--config", str(path), *overrides])[0]
+
+
+def recipe_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, for manifests, run folders and YAML."""
+    return asdict(recipe)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML that `load_recipe` reads back to an equal recipe."""
+    return yaml.safe_dump(recipe_dict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def _config_files(arguments: Sequence[str]) -> Iterator[str]:
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == "--config":
+            yield following
+        elif argument.startswith("--config="):
+            yield argument.removeprefix("--config=")
+
+
+def _check_file(path: str) -> None:
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict | None):
+        raise ConfigError(f"{path}: a recipe maps stages to settings, this is a {type(content).__name__}")
+    _check_keys(content or {}, Recipe, "", path)
+
+
+def _check_keys(content: Mapping[Any, Any], cls: type, prefix: str, where: str) -> None:
+    types_by_name = typing.get_type_hints(cls)
+    for key, value in content.items():
+        dotted = f"{prefix}{key}"
+        if key not in types_by_name:
+            raise ConfigError(f"{where}: unknown key {dotted!r}{suggest(str(key), types_by_name)}")
+        nested, is_mapping = _nested_dataclass(types_by_name[key])
+        if nested is None or not isinstance(value, Mapping):
+            continue
+        for name, item in value.items() if is_mapping else [("", value)]:
+            if isinstance(item, Mapping):
+                _check_keys(item, nested, f"{dotted}.{name}." if name else f"{dotted}.", where)
+
+
+def _nested_dataclass(annotation: object) -> tuple[type | None, bool]:
+    """The dataclass inside `X`, `X | None` or `dict[str, X]`, and whether it is the values of a dict."""
+    if isinstance(annotation, type) and is_dataclass(annotation):
+        return annotation, False
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        found = [_nested_dataclass(argument) for argument in arguments]
+        return next((pair for pair in found if pair[0] is not None), (None, False))
+    if typing.get_origin(annotation) is dict:
+        return _nested_dataclass(arguments[1])[0], True
+    return None, False
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if argument.startswith("--") and argument[2:3].isalpha():
+            name = argument[2:].split("=")[0]
+            if name not in ("config", "print_config", "debug", "help"):
+                _check_dotted(name)
+
+
+def _check_dotted(name: str) -> None:
+    cls: type | None = Recipe
+    prefix = ""
+    free_name = False
+    for part in name.removesuffix("+").split("."):
+        if free_name:
+            free_name = False
+        elif cls is None:
+            return
+        else:
+            hints = typing.get_type_hints(cls)
+            if part not in hints:
+                dotted = [prefix + known for known in hints]
+                raise ConfigError(f"command line: unknown option --{name}{suggest(prefix + part, dotted)}")
+            cls, free_name = _nested_dataclass(hints[part])
+        prefix += f"{part}."
+
+
+def _one_sentence(error: ArgumentError) -> str:
+    return " ".join(str(error).split()).replace('Parser key "', '"')
