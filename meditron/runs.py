@@ -46,6 +46,7 @@ class RunFolder:
         for folder in (self.checkpoints, self.path / "triggers"):
             folder.mkdir(parents=True, exist_ok=True)
         atomic_write_text(self.path / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False))
+        self._end_cut_line()
         starts = [*self.info().get("starts", []), _now()]
         atomic_write_json(
             self.path / "run.json",
@@ -60,6 +61,15 @@ class RunFolder:
             },
         )
         return self
+
+    def _end_cut_line(self) -> None:
+        """End a line that a kill cut short, so that the next one starts on its own."""
+        if not self.log_path.exists() or self.log_path.stat().st_size == 0:
+            return
+        with open(self.log_path, "rb+") as handle:
+            handle.seek(-1, os.SEEK_END)
+            if handle.read(1) != b"\n":
+                handle.write(b"\n")
 
     def info(self) -> dict[str, Any]:
         """The content of run.json; empty before the first start."""

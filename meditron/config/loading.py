@@ -2,7 +2,7 @@
 
 import types
 import typing
-from argparse import ArgumentError
+from argparse import ArgumentError, HelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -18,26 +18,39 @@ from meditron.errors import ConfigError
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
-def build_parser(prog: str, description: str, sections: Sequence[str]) -> ArgumentParser:
+class RecipeParser(ArgumentParser):
+    """A parser of all recipe fields whose help shows only the sections of one verb."""
+
+    hidden: frozenset[str] = frozenset()
+
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        """Help text without the hidden sections (argparse renders the groups it finds in this list)."""
+        everything = self._action_groups
+        self._action_groups = [
+            group
+            for group in everything
+            if str(getattr(group, "dest", None)).split(".")[0] not in self.hidden
+        ]
+        try:
+            return str(super().format_help(formatter))
+        finally:
+            self._action_groups = everything
+
+
+def build_parser(prog: str, description: str, sections: Sequence[str]) -> RecipeParser:
     """A parser of all recipe fields whose help shows the recipe's own fields and `sections`."""
-    parser = ArgumentParser(
+    parser = RecipeParser(
         prog=prog,
         usage=f"{prog} --config RECIPE.yaml [--section.field VALUE ...]",
         description=description,
         exit_on_error=False,
         print_config=None,
     )
+    parser.hidden = frozenset(f.name for f in fields(Recipe) if is_dataclass(f.type)) - set(sections)
     parser.add_argument("--config", action="config", help="recipe (YAML); the command line overrides it")
     parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_class_arguments(Recipe, sub_configs=False)
-    hidden = {field.name for field in fields(Recipe) if is_dataclass(field.type)} - set(sections)
-    # argparse renders help from this list; the options themselves stay parsed.
-    parser._action_groups = [
-        group
-        for group in parser._action_groups
-        if (getattr(group, "dest", None) or "").split(".")[0] not in hidden
-    ]
     return parser
 
 
