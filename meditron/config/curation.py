@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class SourceConfig:
     """One source of documents."""
 
@@ -13,7 +13,7 @@ class SourceConfig:
     """Registered reader: jats, medline, html, markdown, jsonl, parquet, ..."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class CurateConfig:
     """Sources to corpus."""
 
@@ -23,7 +23,7 @@ class CurateConfig:
     """Corpus folder. Default: `<work_dir>/corpus`."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class TokenizeConfig:
     """Corpus to shards."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class FinetuneConfig:
     """Instruction tuning of a Hugging Face folder."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class LaunchConfig:
     """The SLURM job."""
 
@@ -11,7 +11,7 @@ class LaunchConfig:
     """Print the exact script instead of submitting it."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class ReportConfig:
     """The HTML report."""
 
@@ -19,7 +19,7 @@ class ReportConfig:
     """HTML file. Default: `<work_dir>/report.html`."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class RunConfig:
     """Which stages `meditron run` goes through."""
 

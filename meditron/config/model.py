@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class ModelConfig:
     """A base model plus zero or more options."""
 
@@ -14,7 +14,7 @@ class ModelConfig:
     """Registered option to its settings."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class ExportConfig:
     """Checkpoint to Hugging Face folder."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class PretrainConfig:
     """Shards to checkpoints."""
 
