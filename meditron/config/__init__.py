@@ -1,6 +1,6 @@
 """Configuration of every stage, as dataclasses that the command line and the recipes are read into."""
 
-from meditron.config.curation import CurateConfig, SourceConfig, TokenizeConfig
+from meditron.config.curation import CurateConfig, FilterConfig, SourceConfig, TokenizeConfig
 from meditron.config.evaluation import EvaluateConfig
 from meditron.config.finetune import FinetuneConfig
 from meditron.config.launch import LaunchConfig, ReportConfig, RunConfig
@@ -12,6 +12,7 @@ __all__ = [
     "CurateConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "FilterConfig",
     "FinetuneConfig",
     "LaunchConfig",
     "ModelConfig",

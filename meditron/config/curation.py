@@ -1,16 +1,71 @@
 """Configuration of curation and tokenizing."""
 
 from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from meditron.config.check import require
 
 
 @dataclass(kw_only=True)
 class SourceConfig:
     """One source of documents."""
 
-    path: str
-    """File, folder, glob or archive, relative to `data_root`."""
+    path: str | list[str]
+    """Files, folders or globs, relative to `data_root`. A folder means every file under it that the
+    reader knows by its ending."""
     reader: str
     """Registered reader: jats, medline, html, markdown, jsonl, parquet, ..."""
+    kind: Literal["medical", "general"] = "medical"
+    """Which side of the mixture the source is on; `general` is replay text."""
+    license: str = "unknown"
+    """Licence of the documents that do not name their own; recorded with every output."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of the reader, as that reader documents them."""
+    limit: int | None = None
+    """Read at most this many records, in the order of the files. Default: all."""
+    validation_fraction: float | None = None
+    """Share of the documents held out, overriding `curate.validation_fraction`."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.path), "curate.sources.path", self.path, "must name at least one file or folder")
+        require(self.limit is None or self.limit > 0, "curate.sources.limit", self.limit, "must be positive")
+        fraction = self.validation_fraction
+        require(
+            fraction is None or 0 <= fraction < 1,
+            "curate.sources.validation_fraction",
+            fraction,
+            "must be at least 0 and under 1",
+        )
+
+    @property
+    def paths(self) -> list[str]:
+        """`path` as a list."""
+        return [self.path] if isinstance(self.path, str) else list(self.path)
+
+
+@dataclass(kw_only=True)
+class FilterConfig:
+    """Which documents are too poor to train on; each rule names itself in the statistics."""
+
+    min_characters: int = 100
+    """Drop documents of fewer characters, counted without surrounding white space."""
+    min_words: int = 0
+    """Drop documents of fewer words. Default: no limit."""
+    min_letter_fraction: float = 0.3
+    """Drop documents in which letters are a smaller share of what is not white space; tables of
+    laboratory values stay well above the default."""
+    max_repeated_line_fraction: float = 0.5
+    """Drop documents in which a larger share of the characters is in lines that occurred before
+    (the rule of Gopher, arXiv 2112.11446, table A1, with room for tables). 1 turns it off."""
+    allowed_licenses: list[str] = field(default_factory=list)
+    """Keep only documents under these licences (compared without regard to case). Default: all."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_characters", "min_words"):
+            require(getattr(self, name) >= 0, f"curate.filters.{name}", getattr(self, name), "is negative")
+        for name in ("min_letter_fraction", "max_repeated_line_fraction"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"curate.filters.{name}", value, "must be between 0 and 1")
 
 
 @dataclass(kw_only=True)
@@ -18,9 +73,39 @@ class CurateConfig:
     """Sources to corpus."""
 
     sources: dict[str, SourceConfig] = field(default_factory=dict)
-    """Name of each source to where and how it is read."""
+    """Name of each source to where and how it is read. Of two equal documents the one whose source
+    is named first is kept."""
     output: str | None = None
     """Corpus folder. Default: `<work_dir>/corpus`."""
+    filters: FilterConfig = field(default_factory=FilterConfig)
+    """Rules that drop poor documents."""
+    validation_fraction: float = 0.03
+    """Share of each source's documents held out, chosen by their hash; a source of two documents or
+    more holds out at least one unless this is 0."""
+    max_bad_fraction: float = 0.001
+    """Stop when more than this share of the records cannot be read."""
+    workers: int = 1
+    """Processes that work at the same time; the output does not depend on it."""
+    chunk_megabytes: float = 64.0
+    """Input size of one task, the unit of parallel work and of resuming. Output files follow it, so
+    the corpus is cut differently (with the same documents) when it changes."""
+    samples_per_reason: int = 3
+    """Excerpts kept per source for each reason of dropping, for the report."""
+
+    def __post_init__(self) -> None:
+        _require_fraction("curate.validation_fraction", self.validation_fraction)
+        _require_fraction("curate.max_bad_fraction", self.max_bad_fraction, closed=True)
+        require(self.workers >= 1, "curate.workers", self.workers, "must be at least 1")
+        require(self.chunk_megabytes > 0, "curate.chunk_megabytes", self.chunk_megabytes, "must be positive")
+        require(self.samples_per_reason >= 0, "curate.samples_per_reason", self.samples_per_reason, "< 0")
+        for name in self.sources:
+            valid = bool(name) and all(letter.isalnum() or letter in "-_." for letter in name)
+            require(valid, "curate.sources", name, "is no source name: use letters, digits, '-', '_', '.'")
+
+
+def _require_fraction(field_name: str, value: float, closed: bool = False) -> None:
+    inside = 0 <= value < 1 or (closed and value == 1)
+    require(inside, field_name, value, f"must be at least 0 and {'at most' if closed else 'under'} 1")
 
 
 @dataclass(kw_only=True)
@@ -32,4 +117,18 @@ class TokenizeConfig:
     output: str | None = None
     """Shards folder. Default: `<work_dir>/shards`."""
     tokenizer: str | None = None
-    """Tokenizer folder or SentencePiece file. Default: the base model's."""
+    """Tokenizer: folder with `tokenizer.json` or `tokenizer.model`, one such file, or a hub name.
+    Default: the base model's."""
+    workers: int = 1
+    """Processes that encode at the same time; the output does not depend on it."""
+    append_eos: bool = True
+    """End each document with the end-of-sequence token."""
+    batch_megabytes: float = 4.0
+    """Text handed to the tokenizer at once; bounds the memory of a worker at a few tens of times this,
+    or of the longest document."""
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 1, "tokenize.workers", self.workers, "must be at least 1")
+        require(
+            self.batch_megabytes > 0, "tokenize.batch_megabytes", self.batch_megabytes, "must be positive"
+        )
