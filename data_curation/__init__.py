@@ -1,0 +1,1 @@
+"""Raw medical documents to a corpus, and a corpus to shards of tokens."""

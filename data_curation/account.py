@@ -1,0 +1,80 @@
+"""The corpus's statistics: per source what was read, kept, dropped and why."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from data_curation.decide import Duplicates, load_ledgers
+from data_curation.ledger import merge
+from data_curation.plan import Plan
+from meditron.files import atomic_write
+from meditron.progress import console
+
+
+def corpus_statistics(
+    plan: Plan, work: Path, duplicates: Duplicates, samples_per_reason: int
+) -> dict[str, dict[str, Any]]:
+    """The `sources` of `stats.json`; for each source read = kept + dropped + quarantined."""
+    statistics = {}
+    for name, source in plan.sources.items():
+        ledger = merge(load_ledgers(plan, work / "parts", name), name, samples_per_reason)
+        counts, licenses = _published(plan, work / "decisions", name)
+        dropped = ledger.dropped + duplicates.by_source.get(name, Counter())
+        kept = counts["train"] + counts["validation"]
+        assert ledger.read == kept + dropped.total() + ledger.quarantined, f"{name}: records went missing"
+        statistics[name] = {
+            "kind": source.kind,
+            "read": ledger.read,
+            "kept": kept,
+            "train": counts["train"],
+            "validation": counts["validation"],
+            "chars": counts["chars"],
+            "dropped": dict(sorted(dropped.items())),
+            "quarantined": ledger.quarantined,
+            "license": source.license,
+            "licenses": dict(sorted(licenses.items())),
+            "samples": [sample for _, samples in sorted(ledger.samples.items()) for sample in samples],
+        }
+    return statistics
+
+
+def _published(plan: Plan, decisions: Path, source: str) -> tuple[Counter[str], Counter[str]]:
+    """Counts and licences of a source's published documents."""
+    counts: Counter[str] = Counter()
+    licenses: Counter[str] = Counter()
+    for chunk in plan.chunks:
+        if chunk.source == source:
+            content = json.loads((decisions / f"{chunk.name}.json").read_text(encoding="utf-8"))
+            counts.update(content["counts"])
+            licenses.update(content["licenses"])
+    return counts, licenses
+
+
+def write_quarantine(plan: Plan, parts: Path, path: Path) -> None:
+    """Join the chunks' quarantine files, in order."""
+    with atomic_write(path) as target:
+        for chunk in plan.chunks:
+            with open(parts / f"{chunk.name}.quarantine.jsonl", "rb") as handle:
+                shutil.copyfileobj(handle, target)
+
+
+def print_summary(statistics: dict[str, dict[str, Any]], output: Path) -> None:
+    """A table of the sources, for people."""
+    from rich.table import Table
+
+    table = Table(title=f"corpus  {output}", title_justify="left")
+    table.add_column("source")
+    table.add_column("kind")
+    for heading in ("read", "kept", "train", "validation", "M chars"):
+        table.add_column(heading, justify="right")
+    table.add_column("dropped")
+    for name, source in statistics.items():
+        reasons = dict(source["dropped"])
+        if source["quarantined"]:
+            reasons["unreadable"] = source["quarantined"]
+        numbers = [f"{source[column]:,}" for column in ("read", "kept", "train", "validation")]
+        listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+        table.add_row(name, source["kind"], *numbers, f"{source['chars'] / 1e6:,.2f}", listed or "-")
+    console().print(table)

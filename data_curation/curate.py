@@ -1,0 +1,110 @@
+"""`meditron curate`: sources to a corpus that says where every document came from and why others went."""
+
+import shutil
+from pathlib import Path
+
+from data_curation.account import corpus_statistics, print_summary, write_quarantine
+from data_curation.decide import decide, load_ledgers
+from data_curation.executor import run_tasks
+from data_curation.extract import MEGABYTE, extract_steps
+from data_curation.filters import build_filters
+from data_curation.finish import assemble
+from data_curation.plan import Plan, make_plan
+from data_curation.publish import PublishChunk
+from meditron.config import Recipe
+from meditron.errors import InputError, QuarantineError
+from meditron.files import atomic_write_text
+
+
+def main(recipe: Recipe) -> None:
+    """Curate a recipe's sources.
+
+    Raises:
+        ConfigError: no source is configured.
+        InputError: a source has no files, or no document is left.
+        QuarantineError: too many records cannot be read.
+    """
+    config = recipe.curate
+    assert config.output is not None, "resolve() fills the output"
+    output = Path(config.output)
+    plan = make_plan(config, recipe.data_root or ".", recipe.seed)
+    work = open_work_folder(output, plan)
+    _extract(plan, recipe, work)
+    _check_bad_records(plan, recipe, work)
+    duplicates = decide(plan, config, work / "parts", work / "decisions", recipe.seed)
+    _publish(plan, recipe, work)
+    statistics = corpus_statistics(plan, work, duplicates, config.samples_per_reason)
+    if not any(source["kept"] for source in statistics.values()):
+        raise InputError(_empty(statistics))
+    assemble(recipe, plan, work, output, statistics)
+    print_summary(statistics, output)
+
+
+def open_work_folder(output: Path, plan: Plan) -> Path:
+    """`<output>.work`: what an interrupted run of the same plan left, or else empty."""
+    work = output.with_name(f"{output.name}.work")
+    key = work / "plan.key"
+    if work.exists() and (not key.exists() or key.read_text() != plan.key):
+        shutil.rmtree(work)  # made from other settings or other files
+    for name in ("parts", "decisions", "corpus"):
+        (work / name).mkdir(parents=True, exist_ok=True)
+    atomic_write_text(key, plan.key)
+    return work
+
+
+def _extract(plan: Plan, recipe: Recipe, work: Path) -> None:
+    config, folder = recipe.curate, work / "extract"
+    run_tasks(
+        extract_steps(
+            plan, build_filters(config.filters), work / "parts", folder, config.samples_per_reason
+        ),
+        sizes=[chunk.bytes / MEGABYTE for chunk in plan.chunks],
+        workers=config.workers,
+        folder=folder,
+        title="reading",
+    )
+
+
+def _publish(plan: Plan, recipe: Recipe, work: Path) -> None:
+    parts = work / "parts"
+    for split in ("train", "validation"):
+        (work / "corpus" / split).mkdir(exist_ok=True)
+    run_tasks(
+        [PublishChunk(plan, parts, work / "decisions", work / "corpus", work / "publish")],
+        sizes=[(parts / f"{chunk.name}.parquet").stat().st_size / MEGABYTE for chunk in plan.chunks],
+        workers=recipe.curate.workers,
+        folder=work / "publish",
+        title="writing",
+    )
+
+
+def _check_bad_records(plan: Plan, recipe: Recipe, work: Path) -> None:
+    """Hold the unreadable records against the threshold; their file stays either way."""
+    path = work / "quarantine.jsonl"
+    write_quarantine(plan, work / "parts", path)
+    ledgers = [ledger for name in plan.sources for ledger in load_ledgers(plan, work / "parts", name)]
+    bad, read = sum(ledger.quarantined for ledger in ledgers), sum(ledger.read for ledger in ledgers)
+    if bad > recipe.curate.max_bad_fraction * read:
+        first = next(ledger.first_bad for ledger in ledgers if ledger.first_bad)
+        raise QuarantineError(
+            f"{bad:,} of {read:,} records ({bad / read:.2%}) cannot be read, more than "
+            f"curate.max_bad_fraction = {recipe.curate.max_bad_fraction:.2%}; the first is {first}; "
+            f"all are listed in {path}: mend or remove them, or raise the threshold"
+        )
+
+
+def _empty(statistics: dict[str, dict[str, object]]) -> str:
+    read = sum(int(str(source["read"])) for source in statistics.values())
+    if read == 0:
+        return "curate.sources: no source holds a single record; check the paths and the files"
+    reasons: dict[str, int] = {}
+    for source in statistics.values():
+        dropped = source["dropped"]
+        assert isinstance(dropped, dict)
+        for reason, count in dropped.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
+    return (
+        f"curate: none of the {read:,} records is left ({listed or 'all unreadable'}); "
+        "check the readers' options and curate.filters"
+    )

@@ -1,0 +1,129 @@
+"""Running tasks through datatrove, quietly: its logs in files, one line of progress for people.
+
+A task is finished when its marker `completions/<rank>` exists; a second start runs the others only.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import datatrove.utils.logging as datatrove_logging
+from datatrove.executor.local import LocalPipelineExecutor
+from datatrove.pipeline.base import PipelineStep
+
+from meditron.files import disk_errors
+from meditron.progress import Task, progress
+
+REPORT_INTERVAL_SECONDS = 0.5
+
+
+def run_tasks(
+    steps: Sequence[PipelineStep], *, sizes: Sequence[float], workers: int, folder: Path, title: str
+) -> None:
+    """Run every unfinished task, and show how far all of them are.
+
+    Args:
+        steps: datatrove steps; the task's rank chooses its work.
+        sizes: size of each task in MB, one task per entry.
+        workers: processes; 1 stays in this process.
+        folder: markers, logs and reports of this set of tasks.
+        title: what the progress line calls it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    executor = QuietExecutor(
+        pipeline=list(steps),
+        tasks=len(sizes),
+        workers=min(workers, len(sizes)),
+        logging_dir=str(folder),
+    )
+    finished = set(range(len(sizes))) - set(executor.get_incomplete_ranks())
+    with disk_errors(folder), progress(round(sum(sizes), 2), title, "MB") as task:
+        task.start_at(sum(sizes[rank] for rank in finished))
+        with _watch(folder, sizes, task), _logs_to(folder / "datatrove.log"):
+            executor.run()
+
+
+class QuietExecutor(LocalPipelineExecutor):  # type: ignore[misc]
+    """datatrove's local executor without its copy of every log line on the terminal."""
+
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:  # noqa: ANN401
+        with _logs_to(Path(self.logging_dir.path) / "datatrove.log"):
+            return super()._run_for_rank(rank, local_rank, node_rank)
+
+
+@contextmanager
+def _logs_to(path: Path) -> Iterator[None]:
+    """Point the terminal sink of datatrove's logger at a file.
+
+    It re-adds `sys.stderr` around every task, so the name it looks up is what has to change;
+    redirecting the process's own stderr would swallow the progress line.
+    """
+    original = datatrove_logging.sys
+    with open(path, "a", encoding="utf-8") as handle:
+        datatrove_logging.sys = SimpleNamespace(stderr=handle)
+        datatrove_logging.setup_default_logger()
+        try:
+            yield
+        finally:
+            datatrove_logging.sys = original
+            datatrove_logging.setup_default_logger()
+
+
+class Report:
+    """A task's own account of how far it is, for whoever watches the folder.
+
+    Args:
+        folder: the folder given to `run_tasks`.
+        rank: the task.
+    """
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self._path = folder / "reports" / f"{rank:05d}.json"
+        self._path.parent.mkdir(exist_ok=True)
+        self._last = 0.0
+
+    def update(self, megabytes: float, documents: int, *, force: bool = False) -> None:
+        """Say how much is done; written at most twice a second unless forced."""
+        now = time.monotonic()
+        if not force and now - self._last < REPORT_INTERVAL_SECONDS:
+            return
+        self._last = now
+        aside = self._path.with_suffix(".part")
+        aside.write_text(json.dumps({"megabytes": megabytes, "documents": documents}))
+        os.replace(aside, self._path)
+
+
+@contextmanager
+def _watch(folder: Path, sizes: Sequence[float], task: Task) -> Iterator[None]:
+    """Move the progress line by what the tasks report, until the block ends."""
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(REPORT_INTERVAL_SECONDS):
+            _show(folder, sizes, task)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        _show(folder, sizes, task)
+
+
+def _show(folder: Path, sizes: Sequence[float], task: Task) -> None:
+    megabytes, documents = 0.0, 0
+    reports = {int(path.stem): path for path in folder.glob("reports/*.json")}
+    for rank, size in enumerate(sizes):
+        report = json.loads(reports[rank].read_text()) if rank in reports else {}
+        completed = (folder / "completions" / f"{rank:05d}").exists()
+        megabytes += size if completed else min(report.get("megabytes", 0.0), size)
+        documents += report.get("documents", 0)
+    task.set(megabytes, documents=documents)

@@ -1,0 +1,206 @@
+"""First pass, one task a chunk: read, normalise, filter, and set aside with a hash.
+
+Leaves in the parts folder, for each chunk:
+  <chunk>.parquet           the documents that passed, in reading order
+  <chunk>.json              its ledger
+  <chunk>.quarantine.jsonl  its unreadable records
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+
+from data_curation.clean import normalise
+from data_curation.dedup.exact import document_key
+from data_curation.executor import Report
+from data_curation.filters import DocumentFilter
+from data_curation.ledger import Ledger
+from data_curation.parts import PartWriter
+from data_curation.plan import Chunk, Plan
+from data_curation.readers import BadRecord, RawDocument, read_source
+from meditron.files import atomic_write_json, disk_errors, sha256_file
+
+MEGABYTE = 2**20
+
+
+class ReadChunk(PipelineStep):  # type: ignore[misc]
+    """Reads the files of the task's chunk; what cannot be read goes to quarantine.
+
+    Args:
+        plan: all chunks.
+        folder: parts folder.
+        reports: folder that progress is reported under.
+        account: shared with the later steps of the same task.
+    """
+
+    name = "read chunk"
+    type = "reader"
+
+    def __init__(self, plan: Plan, folder: Path, reports: Path, account: "Account") -> None:
+        super().__init__()
+        self._plan, self._folder, self._reports, self._account = plan, folder, reports, account
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:  # noqa: ANN401
+        """Yield the chunk's documents, with `title` and `license` in their metadata."""
+        chunk = self._plan.chunks[rank]
+        ledger = self._account.open(chunk)
+        limit = self._plan.sources[chunk.source].limit
+        report = Report(self._reports, rank)
+        quarantine = self._folder / f"{chunk.name}.quarantine.jsonl"
+        with disk_errors(quarantine), open(quarantine, "w", encoding="utf-8") as handle:
+            for file, done, record in self._records(chunk, ledger):
+                if limit is not None and ledger.read >= limit:
+                    break
+                ledger.read += 1
+                report.update(done / MEGABYTE, ledger.read)
+                if isinstance(record, BadRecord):
+                    ledger.quarantine(handle, file, str(record.record), record.reason)
+                else:
+                    yield self._document(chunk, record)
+        report.update(chunk.bytes / MEGABYTE, ledger.read, force=True)
+
+    def _records(self, chunk: Chunk, ledger: Ledger) -> Iterator[tuple[str, int, RawDocument | BadRecord]]:
+        """Each record with its file and the number of bytes in the files before it."""
+        source = self._plan.sources[chunk.source]
+        done = 0
+        for file in chunk.files:
+            path = Path(self._plan.root, file)
+            ledger.inputs[file] = sha256_file(path)
+            for record in read_source(path, source.reader, source.options):
+                yield file, done, record
+            done += path.stat().st_size
+
+    def _document(self, chunk: Chunk, raw: RawDocument) -> Document:
+        metadata = {
+            "title": raw.title or "",
+            "license": raw.license or self._plan.sources[chunk.source].license,
+            "fields": raw.metadata,
+        }
+        return Document(text=raw.text, id=f"{chunk.source}/{raw.id}", metadata=metadata)
+
+
+class Normalise(PipelineStep):  # type: ignore[misc]
+    """Cleans the text without touching what it says."""
+
+    name = "normalise"
+    type = "format"
+
+    def run(
+        self, data: Iterable[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
+        """Yield every document with its text normalised."""
+        for document in data:
+            document.text = normalise(document.text)
+            yield document
+
+
+class Filter(PipelineStep):  # type: ignore[misc]
+    """Drops what a rule refuses, and counts its reason.
+
+    Args:
+        rules: asked in order; the first refusal decides.
+        account: shared with the other steps of the same task.
+    """
+
+    name = "filters"
+    type = "filter"
+
+    def __init__(self, rules: Sequence[DocumentFilter], account: "Account") -> None:
+        super().__init__()
+        self._rules, self._account = rules, account
+
+    def run(
+        self, data: Iterable[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
+        """Yield the documents that all rules let pass."""
+        for document in data:
+            reason = self._refusal(document)
+            if reason is None:
+                yield document
+            else:
+                self._account.ledger.drop(document.id, document.text, reason)
+
+    def _refusal(self, document: Document) -> str | None:
+        for rule in self._rules:
+            verdict = rule(document)
+            if verdict is not True:
+                return verdict[1]
+        return None
+
+
+class WritePart(PipelineStep):  # type: ignore[misc]
+    """Sets the documents aside, hashed, and closes the chunk's account.
+
+    Args:
+        plan: all chunks.
+        folder: parts folder.
+        account: shared with the earlier steps of the same task.
+    """
+
+    name = "write part"
+    type = "writer"
+
+    def __init__(self, plan: Plan, folder: Path, account: "Account") -> None:
+        super().__init__()
+        self._plan, self._folder, self._account = plan, folder, account
+
+    def run(
+        self, data: Iterable[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
+        """Write everything; the last step, so it yields nothing."""
+        chunk = self._plan.chunks[rank]
+        with PartWriter(self._folder / f"{chunk.name}.parquet") as part:
+            for document in data:
+                part.write(_row(document))
+        atomic_write_json(self._folder / f"{chunk.name}.json", self._account.ledger.to_json())
+        yield from ()
+
+
+def _row(document: Document) -> dict[str, Any]:
+    return {
+        "id": document.id,
+        "text": document.text,
+        "source": document.id.split("/", 1)[0],
+        "title": document.metadata["title"],
+        "license": document.metadata["license"],
+        "metadata": json.dumps(document.metadata["fields"], ensure_ascii=False, sort_keys=True),
+        "key": document_key(document.text),
+    }
+
+
+class Account:
+    """The ledger of the task at work, shared by its steps; travels to the worker with them."""
+
+    def __init__(self, samples_per_reason: int) -> None:
+        self._samples_per_reason = samples_per_reason
+        self._ledger: Ledger | None = None
+
+    def open(self, chunk: Chunk) -> Ledger:
+        """Begin a chunk's ledger."""
+        self._ledger = Ledger(source=chunk.source, samples_per_reason=self._samples_per_reason)
+        return self._ledger
+
+    @property
+    def ledger(self) -> Ledger:
+        """The chunk's ledger."""
+        assert self._ledger is not None, "ReadChunk opens the account before any step uses it"
+        return self._ledger
+
+
+def extract_steps(
+    plan: Plan, rules: Sequence[DocumentFilter], folder: Path, reports: Path, samples_per_reason: int
+) -> list[PipelineStep]:
+    """The first pass as datatrove steps."""
+    os.makedirs(folder, exist_ok=True)
+    account = Account(samples_per_reason)
+    return [
+        ReadChunk(plan, folder, reports, account),
+        Normalise(),
+        Filter(rules, account),
+        WritePart(plan, folder, account),
+    ]

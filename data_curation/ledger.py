@@ -1,0 +1,80 @@
+"""What happened to the records of one chunk: counts, reasons, samples, and the unreadable ones."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import xxhash
+
+EXCERPT_CHARACTERS = 240
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """The account of one chunk."""
+
+    source: str
+    """Name of the source."""
+    samples_per_reason: int = 3
+    """Excerpts kept for each reason."""
+    read: int = 0
+    """Records read, good or bad; equals kept + dropped + quarantined."""
+    quarantined: int = 0
+    """Records that could not be read."""
+    first_bad: str | None = None
+    """File and reason of the first of them."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Reason to number of documents."""
+    samples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    """Reason to excerpts of documents it dropped."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Input file to its SHA-256."""
+
+    def drop(self, identifier: str, text: str, reason: str) -> None:
+        """Count a dropped document, and keep an excerpt of a few."""
+        self.dropped[reason] += 1
+        self.sample(identifier, text, reason)
+
+    def sample(self, identifier: str, text: str, reason: str) -> None:
+        """Keep an excerpt; which ones stay depends on their ids alone, so any order gives the same."""
+        sample = {"reason": reason, "id": identifier, "excerpt": text[:EXCERPT_CHARACTERS].strip()}
+        self.samples[reason] = _fewest([*self.samples.get(reason, []), sample], self.samples_per_reason)
+
+    def quarantine(self, handle: IO[str], file: str, record: str, reason: str) -> None:
+        """Write an unreadable record's place and reason to the quarantine file, and count it."""
+        entry = {"source": self.source, "file": file, "record": record, "reason": reason}
+        handle.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        self.quarantined += 1
+        self.first_bad = self.first_bad or f"{file} ({record}): {reason}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, path: Path) -> "Ledger":
+        """Read what `to_json` gave."""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["dropped"] = Counter(content["dropped"])
+        return cls(**content)
+
+
+def merge(ledgers: Iterable[Ledger], source: str, samples_per_reason: int) -> Ledger:
+    """The account of all of a source's chunks together."""
+    total = Ledger(source=source, samples_per_reason=samples_per_reason)
+    for ledger in ledgers:
+        total.read += ledger.read
+        total.quarantined += ledger.quarantined
+        total.first_bad = total.first_bad or ledger.first_bad
+        total.dropped.update(ledger.dropped)
+        total.inputs.update(ledger.inputs)
+        for reason, samples in ledger.samples.items():
+            total.samples[reason] = _fewest([*total.samples.get(reason, []), *samples], samples_per_reason)
+    return total
+
+
+def _fewest(samples: list[dict[str, str]], count: int) -> list[dict[str, str]]:
+    return sorted(samples, key=lambda sample: (xxhash.xxh3_64_intdigest(sample["id"]), sample["id"]))[:count]

@@ -1,0 +1,102 @@
+"""Documents as Parquet: what passes between the two passes, and the corpus itself."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from meditron.files import disk_errors
+
+ROW_GROUP_CHARACTERS = 8 * 2**20
+ROW_GROUP_DOCUMENTS = 4096
+CORPUS_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.large_string()),
+        ("source", pa.string()),
+        ("title", pa.string()),
+        ("license", pa.string()),
+        ("metadata", pa.string()),
+    ]
+)
+"""Columns of the corpus; `metadata` is a JSON object."""
+PART_SCHEMA = CORPUS_SCHEMA.append(pa.field("key", pa.binary(16)))
+"""Columns of a part: the corpus's, and the key that equal documents share."""
+
+
+class PartWriter:
+    """Writes documents to a Parquet file that appears when it is whole.
+
+    Row groups are bounded in characters and documents, so that neither the writer nor a later reader
+    holds more than one group (or one document, where that is larger).
+
+    Args:
+        path: the file.
+        schema: its columns.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema = PART_SCHEMA) -> None:
+        self._path, self._schema = path, schema
+        self._aside = path.with_name(f".{path.name}.part")
+        self._rows: list[Mapping[str, Any]] = []
+        self._characters = 0
+
+    def __enter__(self) -> Self:
+        """Open the file aside."""
+        with disk_errors(self._path):
+            self._writer = pq.ParquetWriter(self._aside, self._schema, compression="zstd")
+        return self
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add one document."""
+        self._rows.append(row)
+        self._characters += len(row["text"])
+        if self._characters >= ROW_GROUP_CHARACTERS or len(self._rows) >= ROW_GROUP_DOCUMENTS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            with disk_errors(self._path):
+                self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows, self._characters = [], 0
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the file its name, or remove it after an error."""
+        if kind is not None:
+            self._writer.close()
+            self._aside.unlink(missing_ok=True)
+            return
+        self._flush()
+        with disk_errors(self._path):
+            self._writer.close()
+            os.replace(self._aside, self._path)
+
+
+def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Documents of a file, one row group in memory at a time."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield from file.read_row_group(group, columns=columns).to_pylist()
+
+
+def read_ids(path: Path) -> pa.ChunkedArray:
+    """Ids of a file's documents, in order."""
+    return pq.read_table(path, columns=["id"])["id"]
+
+
+def read_keys(path: Path) -> npt.NDArray[np.uint64]:
+    """Keys of a part's documents, [documents, 2]."""
+    column = pq.read_table(path, columns=["key"])["key"]
+    joined = b"".join(column.to_pylist())
+    return np.frombuffer(joined, dtype="<u8").reshape(-1, 2)

@@ -1,0 +1,1 @@
+"""Model definitions, presets, options, and conversion between Hugging Face and Megatron-core."""
