@@ -1,7 +1,7 @@
 """Configuration of the model, its options, and its export."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(kw_only=True)
@@ -12,6 +12,12 @@ class ModelConfig:
     """Hugging Face folder, hub name, or preset."""
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Registered option to its settings."""
+    parity_check: bool = True
+    """Compare the logits of the Hugging Face model and of its Megatron form (fp32) when a base is
+    imported, before training on it starts, and when a checkpoint is exported."""
+    vocab_padding_multiple: int = 128
+    """Rows of the embedding are padded to a multiple of this times `tensor_model_parallel_size`, for
+    speed on GPUs; the padding never gets probability and is not exported."""
 
 
 @dataclass(kw_only=True)
@@ -22,3 +28,9 @@ class ExportConfig:
     """Pretraining run folder. Default: what `pretrain` writes."""
     output: str | None = None
     """Hugging Face folder. Default: `<work_dir>/model`."""
+    step: int | None = None
+    """Step of the checkpoint to export. Default: the newest valid one."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Number format of the exported weights. Default: that of the training."""
+    max_shard_bytes: int = 2_000_000_000
+    """Largest safetensors file; a model above it is cut into several."""

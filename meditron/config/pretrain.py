@@ -1,6 +1,121 @@
 """Configuration of pretraining."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
+
+from meditron.config.check import require
+
+
+@dataclass(kw_only=True)
+class ParallelConfig:
+    """How the model and the batch are cut over processes; one process drives one GPU."""
+
+    tensor_model_parallel_size: int = 1
+    """Processes that share each layer's matrices. Must divide the attention heads, the key/value heads
+    and the MLP width; best kept within a node."""
+    pipeline_model_parallel_size: int = 1
+    """Processes that each hold a run of consecutive layers. Must divide the number of layers."""
+    data_parallel_size: int = 1
+    """Copies of the model that work on different samples. `tensor x pipeline x data` is the number of
+    processes; under torchrun or srun it must equal the number started."""
+    sequence_parallel: bool = False
+    """Also cut the activations between the tensor-parallel matrices along the sequence; saves memory
+    where `tensor_model_parallel_size` is above 1."""
+    distributed_optimizer: bool = True
+    """Share out the optimizer's states over the data-parallel processes (ZeRO stage 1)."""
+
+    def __post_init__(self) -> None:
+        for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size"):
+            require(getattr(self, name) >= 1, f"pretrain.parallel.{name}", getattr(self, name), "must be >= 1")
+        require(
+            not self.sequence_parallel or self.tensor_model_parallel_size > 1,
+            "pretrain.parallel.sequence_parallel",
+            self.sequence_parallel,
+            "needs tensor_model_parallel_size above 1",
+        )
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return (
+            self.tensor_model_parallel_size * self.pipeline_model_parallel_size * self.data_parallel_size
+        )
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig:
+    """AdamW and its learning rate."""
+
+    lr: float = 3e-4
+    """Peak learning rate."""
+    min_lr: float = 3e-5
+    """Learning rate at the end of the decay."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from 0 to `lr`."""
+    decay_style: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls from `lr` to `min_lr` between warm-up and the last step."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay; not applied to norms."""
+    adam_beta1: float = 0.9
+    """Decay of the first moment."""
+    adam_beta2: float = 0.95
+    """Decay of the second moment."""
+    adam_eps: float = 1e-5
+    """Added to the denominator of the update (1e-5 as Llama 2 and MEDITRON, arXiv 2311.16079)."""
+    clip_grad: float = 1.0
+    """Largest global gradient norm; 0 turns clipping off."""
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "pretrain.optimizer.lr", self.lr, "must be positive")
+        require(0 <= self.min_lr <= self.lr, "pretrain.optimizer.min_lr", self.min_lr, "must be in [0, lr]")
+        require(self.warmup_steps >= 0, "pretrain.optimizer.warmup_steps", self.warmup_steps, "is negative")
+        require(self.clip_grad >= 0, "pretrain.optimizer.clip_grad", self.clip_grad, "is negative")
+        for name in ("adam_beta1", "adam_beta2"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"pretrain.optimizer.{name}", value, "must be at least 0 and under 1")
+
+
+@dataclass(kw_only=True)
+class CheckpointConfig:
+    """When to save, and what to keep."""
+
+    interval: int = 500
+    """Steps between two checkpoints; one is always saved at the end."""
+    keep: int = 2
+    """Newest checkpoints that stay; older ones are removed after a newer one is whole. 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        require(self.interval >= 1, "pretrain.checkpoint.interval", self.interval, "must be at least 1")
+        require(self.keep >= 0, "pretrain.checkpoint.keep", self.keep, "is negative")
+
+
+@dataclass(kw_only=True)
+class ValidationConfig:
+    """Perplexity on held-out text of each source."""
+
+    interval: int = 500
+    """Steps between two validations; there is always one before the first step and one at the end."""
+    max_tokens: int = 2_000_000
+    """Tokens of each source that are scored; the same ones each time."""
+
+    def __post_init__(self) -> None:
+        require(self.interval >= 1, "pretrain.validation.interval", self.interval, "must be at least 1")
+        require(self.max_tokens >= 1, "pretrain.validation.max_tokens", self.max_tokens, "must be positive")
+
+
+@dataclass(kw_only=True)
+class FaultConfig:
+    """What to do about losses or gradients that are not finite."""
+
+    max_skipped_in_row: int = 3
+    """Steps in a row that are skipped before the run goes back to its last checkpoint and leaves out the
+    samples since then."""
+    max_rollbacks: int = 3
+    """Returns to a checkpoint before the run gives up."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_skipped_in_row", "max_rollbacks"):
+            require(getattr(self, name) >= 1, f"pretrain.fault.{name}", getattr(self, name), "must be >= 1")
 
 
 @dataclass(kw_only=True)
@@ -11,3 +126,64 @@ class PretrainConfig:
     """Shards folder. Default: what `tokenize` writes."""
     run_dir: str | None = None
     """Run folder. Default: `<work_dir>/pretrain`."""
+    engine: Literal["megatron"] = "megatron"
+    """Training engine."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Source to its share of the samples; normalised to sum to 1. A source that is not named is left
+    out. Default: every source in proportion to its tokens."""
+    sequence_length: int = 2048
+    """Tokens of one sample."""
+    micro_batch_size: int = 1
+    """Samples of one forward and backward pass of one process."""
+    global_batch_size: int = 8
+    """Samples of one step over all processes; a multiple of `micro_batch_size x data_parallel_size`."""
+    train_steps: int = 1000
+    """Steps of the whole run, and length of the learning-rate schedule."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Number format of weights and activations; master weights and optimizer states are fp32 always."""
+    recompute: Literal["none", "full"] = "none"
+    """Activation checkpointing: `full` keeps only each layer's input and computes the layer again in the
+    backward pass."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How the work is cut over processes."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """AdamW and its schedule."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Saving."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """Held-out perplexity."""
+    fault: FaultConfig = field(default_factory=FaultConfig)
+    """Losses that are not finite."""
+    peak_flops: float | None = None
+    """Dense FLOP/s of one device at `precision`, the denominator of MFU. Default: the data sheet's value
+    of a known GPU; on others MFU is not reported."""
+    timeout_minutes: float = 30.0
+    """Longest wait for the other processes before the run fails."""
+
+    def __post_init__(self) -> None:
+        for name in ("sequence_length", "micro_batch_size", "global_batch_size", "train_steps"):
+            require(getattr(self, name) >= 1, f"pretrain.{name}", getattr(self, name), "must be at least 1")
+        require(
+            self.optimizer.warmup_steps <= self.train_steps,
+            "pretrain.optimizer.warmup_steps",
+            self.optimizer.warmup_steps,
+            f"is more than pretrain.train_steps ({self.train_steps})",
+        )
+        for source, weight in self.weights.items():
+            require(weight >= 0, f"pretrain.weights.{source}", weight, "is negative")
+        require(
+            not self.weights or sum(self.weights.values()) > 0, "pretrain.weights", self.weights, "are all 0"
+        )
+        per_pass = self.micro_batch_size * self.parallel.data_parallel_size
+        require(
+            self.global_batch_size % per_pass == 0,
+            "pretrain.global_batch_size",
+            self.global_batch_size,
+            f"must be a multiple of micro_batch_size x data_parallel_size = {self.micro_batch_size} x "
+            f"{self.parallel.data_parallel_size} = {per_pass}",
+        )
+
+    @property
+    def num_microbatches(self) -> int:
+        """Forward and backward passes of each process in one step."""
+        return self.global_batch_size // (self.micro_batch_size * self.parallel.data_parallel_size)
