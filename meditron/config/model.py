@@ -1,7 +1,7 @@
 """Configuration of the model, its options, and its export."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(kw_only=True)
@@ -9,9 +9,14 @@ class ModelConfig:
     """A base model plus zero or more options."""
 
     base: str = "tiny"
-    """Hugging Face folder, hub name, or preset."""
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Registered option to its settings."""
+    """Hugging Face folder of a Llama, or a preset (llama2-7b, llama2-13b, llama2-70b, smollm2-135m, tiny);
+    a preset starts from random weights."""
+    import_from: str | None = None
+    """What `meditron import` reads: a `.gguf` file, a Hugging Face folder with safetensors, or a hub name."""
+    import_to: str | None = None
+    """Clean base folder that `meditron import` writes. Default: `<work_dir>/base`."""
+    import_dtype: Literal["float32", "bfloat16"] | None = None
+    """Number format of the imported weights. Default: as stored, float32 for a GGUF file."""
     parity_check: bool = True
     """Compare the logits of the Hugging Face model and of its Megatron form (fp32) when a base is
     imported, before training on it starts, and when a checkpoint is exported."""

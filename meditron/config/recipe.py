@@ -56,6 +56,7 @@ def resolve(recipe: Recipe) -> Recipe:
             if getattr(section, name) is None:
                 setattr(section, name, value)
 
+    fill(recipe.model, import_to=str(work / "base"))
     fill(recipe.curate, output=str(work / "corpus"))
     fill(recipe.tokenize, corpus=recipe.curate.output or "", output=str(work / "shards"))
     fill(recipe.tokenize, tokenizer=recipe.model.base)
