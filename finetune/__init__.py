@@ -1,0 +1,1 @@
+"""Instruction tuning of a Hugging Face model on conversations."""
