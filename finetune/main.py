@@ -83,7 +83,7 @@ def _start(config: FinetuneConfig) -> "Accelerator":
     from accelerate.utils import DistributedType
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # the run has its own
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # the run has its own
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(), mixed_precision="bf16" if config.precision == "bf16" else "no"
     )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from finetune import processes
 from finetune.main import main
 from meditron.config import Recipe
 from meditron.config.loading import dump_recipe
@@ -27,7 +29,7 @@ LAUNCHERS = {
         "--num_machines",
         "1",
     ],
-    "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"],
+    "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
 }
 
 
@@ -75,9 +77,23 @@ def test_other_launchers(launcher: str, recipe: Recipe, tmp_path: Path) -> None:
     assert_same(str(tmp_path / "one"), recipe.finetune.run_dir)
 
 
-def test_a_process_that_dies_ends_the_others(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    from finetune import processes
+def test_the_first_error_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes.run_processes(["finetune", "--no-such-flag"], 2, tmp_path) == 2
 
-    monkeypatch.setattr(processes, "GRACE_SECONDS", 1.0)
-    with pytest.raises(TrainingError, match=r"ended with code"):
-        processes.run_processes(["finetune", "--no-such-flag\0"[:-1], "--version"], 2, Path(recipe.work_dir))
+
+def test_a_process_that_dies_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = [
+        "import time; time.sleep(60)",
+        "import os; print('the end', flush=True); os.kill(os.getpid(), 9)",
+    ]
+
+    def start(arguments: object, rank: int, count: int, port: int, logs: Path) -> "subprocess.Popen[bytes]":
+        with open(logs / f"process-{rank}.log", "wb") as log:
+            return subprocess.Popen([sys.executable, "-c", programs[rank]], stdout=log)
+
+    monkeypatch.setattr(processes, "_start", start)
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.5)
+    started = time.monotonic()
+    with pytest.raises(TrainingError, match=r"process 1 ended with code -9; its last line is 'the end'"):
+        processes.run_processes([], 2, tmp_path)
+    assert time.monotonic() - started < 30
