@@ -1,0 +1,242 @@
+"""A plain Llama as a Megatron-core `GPTModel`, on CPU and GPU, under tensor and pipeline parallelism.
+
+Shapes: s sequence, b batch, h hidden, n heads of this rank, g key/value heads of this rank, d head width,
+v vocabulary of this rank.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from meditron.config.check import require
+from meditron.models.architecture import Architecture
+from meditron.models.megatron.cpu import quiet_import
+
+with quiet_import():
+    from megatron.core import parallel_state, tensor_parallel
+    from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
+    from megatron.core.models.gpt import GPTModel
+    from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+    from megatron.core.transformer import ModuleSpec, TransformerConfig
+    from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
+    from megatron.core.transformer.enums import AttnMaskType
+    from megatron.core.transformer.identity_op import IdentityOp
+    from megatron.core.transformer.mlp import MLP, MLPSubmodules
+    from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+    from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
+
+
+class RMSNorm(torch.nn.Module):
+    """RMSNorm (arXiv 1910.07467) that Megatron can run under sequence parallelism.
+
+    The local spec's own norm refuses it. Computed in fp32, as Llama does.
+    """
+
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: object) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = torch.nn.Parameter(torch.ones(hidden_size, dtype=config.params_dtype))
+        # Megatron sums the gradients of so marked parameters over the tensor-parallel ranks.
+        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+    def forward(self, x_sbh: Tensor) -> Tensor:
+        """Normalise over the last axis."""
+        normed = F.rms_norm(x_sbh.float(), (x_sbh.shape[-1],), eps=self.eps)
+        return normed.to(x_sbh.dtype) * self.weight
+
+
+class CausalAttention(torch.nn.Module):
+    """Attention core on torch's `scaled_dot_product_attention`: flash on GPUs, no mask in memory."""
+
+    def __init__(self, config: TransformerConfig, **_: object) -> None:
+        super().__init__()
+        self.scale = config.kv_channels**-0.5
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> Tensor:
+        """Query [s, b, n, d], key and value [s, b, g, d] to [s, b, n d]."""
+        q_bnsd, k_bgsd, v_bgsd = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+        grouped = q_bnsd.shape[1] != k_bgsd.shape[1]
+        out_bnsd = F.scaled_dot_product_attention(
+            q_bnsd, k_bgsd, v_bgsd, is_causal=True, scale=self.scale, enable_gqa=grouped
+        )
+        return out_bnsd.permute(2, 0, 1, 3).reshape(*query.shape[:2], -1)
+
+
+class MegatronLlama(GPTModel):
+    """`GPTModel` whose loss gives no probability to the padding of the vocabulary.
+
+    Args:
+        architecture: the model; its `vocab_size` is the true one.
+        gpt_arguments: passed on.
+    """
+
+    def __init__(self, architecture: Architecture, **gpt_arguments: Any) -> None:  # noqa: ANN401
+        super().__init__(**gpt_arguments)
+        self.architecture = architecture
+        self._set_rotary_frequencies()
+
+    def _set_rotary_frequencies(self) -> None:
+        # transformers is the reference for the scaled variants.
+        from transformers import LlamaConfig
+        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+        reference = LlamaRotaryEmbedding(LlamaConfig(**self.architecture.to_hf()))
+        assert reference.attention_scaling == 1.0, "Architecture admits no type that scales attention"
+        own = self.rotary_pos_emb.inv_freq
+        self.rotary_pos_emb.inv_freq = reference.inv_freq.to(own.device, own.dtype)
+
+    def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """Cross-entropy of each token in fp32: labels [b, s], logits [s, b, v], result [b, s]."""
+        labels_sb = labels.transpose(0, 1).contiguous()
+        logits_sbv = self._without_padding(logits)
+        if parallel_state.get_tensor_model_parallel_world_size() > 1:
+            loss_sb = tensor_parallel.vocab_parallel_cross_entropy(logits_sbv, labels_sb)
+        else:
+            flat = F.cross_entropy(logits_sbv.flatten(0, 1).float(), labels_sb.flatten(), reduction="none")
+            loss_sb = flat.view_as(labels_sb)
+        return loss_sb.transpose(0, 1).contiguous()
+
+    def _without_padding(self, logits_sbv: Tensor) -> Tensor:
+        rank = parallel_state.get_tensor_model_parallel_rank()
+        first_padding = self.architecture.vocab_size - rank * logits_sbv.shape[-1]
+        if first_padding >= logits_sbv.shape[-1]:
+            return logits_sbv
+        if parallel_state.get_tensor_model_parallel_world_size() == 1:
+            return logits_sbv[..., :first_padding]
+        padding = torch.arange(logits_sbv.shape[-1], device=logits_sbv.device) >= first_padding
+        return logits_sbv.masked_fill(padding, torch.finfo(logits_sbv.dtype).min)
+
+
+def padded_vocab_size(vocab_size: int, multiple: int, tensor_model_parallel_size: int) -> int:
+    """Rows of the embedding over all ranks: the next multiple of `multiple` x ranks."""
+    unit = multiple * tensor_model_parallel_size
+    return -(-vocab_size // unit) * unit
+
+
+def check_layout(
+    architecture: Architecture, tensor_model_parallel_size: int, pipeline_model_parallel_size: int
+) -> None:
+    """Refuse a cut that does not divide the model, naming what does not divide.
+
+    Raises:
+        ConfigError: heads, key/value heads, MLP width or layers are not divisible.
+    """
+    tp, pp = tensor_model_parallel_size, pipeline_model_parallel_size
+    for name, size in (
+        ("attention heads", architecture.num_attention_heads),
+        ("key/value heads", architecture.num_key_value_heads),
+        ("intermediate_size", architecture.intermediate_size),
+    ):
+        field = "pretrain.parallel.tensor_model_parallel_size"
+        require(size % tp == 0, field, tp, f"does not divide the model's {name} ({size})")
+    layers = architecture.num_hidden_layers
+    field = "pretrain.parallel.pipeline_model_parallel_size"
+    require(layers % pp == 0, field, pp, f"does not divide the model's layers ({layers})")
+
+
+def build_model(
+    architecture: Architecture,
+    *,
+    dtype: torch.dtype = torch.float32,
+    vocab_padding_multiple: int = 1,
+    sequence_parallel: bool = False,
+    recompute: bool = False,
+    max_sequence_length: int | None = None,
+) -> MegatronLlama:
+    """This rank's part of the model, its weights not yet set.
+
+    Needs the process groups (`meditron.models.megatron.parallel`).
+
+    Raises:
+        ConfigError: the cut does not divide the model.
+    """
+    tp = parallel_state.get_tensor_model_parallel_world_size()
+    pp = parallel_state.get_pipeline_model_parallel_world_size()
+    check_layout(architecture, tp, pp)
+    config = _transformer_config(architecture, dtype, sequence_parallel, recompute, tp, pp)
+    layers = get_num_layers_to_build(config)
+    spec = TransformerBlockSubmodules(layer_specs=[_layer_spec()] * layers, layer_norm=RMSNorm)
+    return MegatronLlama(
+        architecture,
+        config=config,
+        transformer_layer_spec=spec,
+        vocab_size=padded_vocab_size(architecture.vocab_size, vocab_padding_multiple, tp),
+        max_sequence_length=max_sequence_length or architecture.max_position_embeddings,
+        pre_process=parallel_state.is_pipeline_first_stage(),
+        post_process=parallel_state.is_pipeline_last_stage(),
+        share_embeddings_and_output_weights=architecture.tie_word_embeddings,
+        position_embedding_type="rope",
+        rotary_base=int(architecture.rope_theta),
+    )
+
+
+def _transformer_config(
+    a: Architecture, dtype: torch.dtype, sequence_parallel: bool, recompute: bool, tp: int, pp: int
+) -> TransformerConfig:
+    return TransformerConfig(
+        num_layers=a.num_hidden_layers,
+        hidden_size=a.hidden_size,
+        ffn_hidden_size=a.intermediate_size,
+        num_attention_heads=a.num_attention_heads,
+        num_query_groups=a.num_key_value_heads,
+        kv_channels=a.head_dim,
+        layernorm_epsilon=a.rms_norm_eps,
+        normalization="RMSNorm",
+        add_bias_linear=False,
+        gated_linear_unit=True,
+        activation_func=F.silu,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        init_method_std=a.initializer_range,
+        perform_initialization=False,  # weights are always loaded, see meditron.models.megatron.weights
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=dtype == torch.bfloat16,
+        tensor_model_parallel_size=tp,
+        pipeline_model_parallel_size=pp,
+        sequence_parallel=sequence_parallel,
+        calculate_per_token_loss=True,
+        recompute_granularity="full" if recompute else None,
+        recompute_method="uniform" if recompute else None,
+        recompute_num_layers=1 if recompute else None,
+        # Fused kernels need a GPU; torch.nn.functional's own are used where there is none.
+        bias_activation_fusion=torch.cuda.is_available(),
+        bias_dropout_fusion=torch.cuda.is_available(),
+        masked_softmax_fusion=False,
+        gradient_accumulation_fusion=False,
+        persist_layer_norm=False,
+    )
+
+
+def _layer_spec() -> ModuleSpec:
+    attention = ModuleSpec(
+        module=SelfAttention,
+        params={"attn_mask_type": AttnMaskType.causal},
+        submodules=SelfAttentionSubmodules(
+            linear_qkv=ColumnParallelLinear,
+            core_attention=CausalAttention,
+            linear_proj=RowParallelLinear,
+            q_layernorm=IdentityOp,
+            k_layernorm=IdentityOp,
+        ),
+    )
+    mlp = ModuleSpec(
+        module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
+    )
+    return ModuleSpec(
+        module=TransformerLayer,
+        submodules=TransformerLayerSubmodules(
+            input_layernorm=RMSNorm,
+            self_attention=attention,
+            self_attn_bda=get_bias_dropout_add,
+            pre_mlp_layernorm=RMSNorm,
+            mlp=mlp,
+            mlp_bda=get_bias_dropout_add,
+        ),
+    )
+
+
+warnings.filterwarnings("ignore", message=".*barrier.*device under current context.*")

@@ -1,0 +1,59 @@
+"""Process groups: joined from the launcher's environment, or a group of one for work on a single process."""
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from meditron.models.megatron.cpu import quiet_import, redirect_cuda_to_cpu
+
+
+def join_processes(
+    tensor_model_parallel_size: int, pipeline_model_parallel_size: int, seed: int, timeout_minutes: float
+) -> None:
+    """Join the processes that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe, and cut them up.
+
+    NCCL where there is a GPU, gloo elsewhere. Without RANK this process is alone.
+    """
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    timeout = datetime.timedelta(minutes=timeout_minutes)
+    backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
+    if "RANK" in os.environ:
+        dist.init_process_group(backend, timeout=timeout)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+    redirect_cuda_to_cpu()
+    with quiet_import():
+        from megatron.core import parallel_state, tensor_parallel
+
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size,
+        pipeline_model_parallel_size,
+        distributed_timeout_minutes=max(1, round(timeout_minutes)),
+    )
+    tensor_parallel.model_parallel_cuda_manual_seed(seed)
+
+
+def leave_processes() -> None:
+    """Undo `join_processes`."""
+    from megatron.core import parallel_state
+
+    parallel_state.destroy_model_parallel()
+    dist.destroy_process_group()
+
+
+@contextmanager
+def alone(seed: int = 0) -> Iterator[None]:
+    """A group of this one process, for conversion and comparison."""
+    hidden = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE") if name in os.environ}
+    join_processes(1, 1, seed, 30)
+    try:
+        yield
+    finally:
+        leave_processes()
+        os.environ.update(hidden)
