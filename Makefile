@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 WORK_DIR ?= runs/demo
+DEMO = --config configs/demo.yaml --work_dir $(WORK_DIR) --data_root $(WORK_DIR)/raw --model.base $(WORK_DIR)/base
 
 .PHONY: demo test test-all lint format bench clean
 
@@ -10,10 +11,10 @@ WORK_DIR ?= runs/demo
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-demo: .venv/.installed ## the main job, end to end, on a small corpus and a 135M model
+demo: .venv/.installed ## what there is of the main job, on a small corpus and a 135M model
 	$(BIN)/python -m meditron.demo.prepare $(WORK_DIR)
-	$(BIN)/meditron run --config configs/demo.yaml --work_dir $(WORK_DIR) \
-		--data_root $(WORK_DIR)/raw --model.base $(WORK_DIR)/base
+	$(BIN)/meditron curate $(DEMO)
+	$(BIN)/meditron tokenize $(DEMO)
 
 test: .venv/.installed ## the essential tests, on CPU
 	$(BIN)/python -m pytest -n 2 --dist loadfile

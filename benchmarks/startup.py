@@ -27,7 +27,10 @@ def main() -> None:
         for name, command in commands.items():
             times[name].append(seconds(command))
     for name, values in times.items():
-        print(f"{name:<26} median {statistics.median(values):.3f} s  (min {min(values):.3f}, max {max(values):.3f})")
+        print(
+            f"{name:<26} median {statistics.median(values):.3f} s "
+            f"(min {min(values):.3f}, max {max(values):.3f})"
+        )
 
 
 if __name__ == "__main__":

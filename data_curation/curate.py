@@ -55,9 +55,7 @@ def open_work_folder(output: Path, plan: Plan) -> Path:
 def _extract(plan: Plan, recipe: Recipe, work: Path) -> None:
     config, folder = recipe.curate, work / "extract"
     run_tasks(
-        extract_steps(
-            plan, build_filters(config.filters), work / "parts", folder, config.samples_per_reason
-        ),
+        extract_steps(plan, build_filters(config.filters), work / "parts", folder, config.samples_per_reason),
         sizes=[chunk.bytes / MEGABYTE for chunk in plan.chunks],
         workers=config.workers,
         folder=folder,

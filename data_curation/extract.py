@@ -90,9 +90,7 @@ class Normalise(PipelineStep):  # type: ignore[misc]
     name = "normalise"
     type = "format"
 
-    def run(
-        self, data: Iterable[Document], rank: int = 0, world_size: int = 1
-    ) -> Iterator[Document]:
+    def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield every document with its text normalised."""
         for document in data:
             document.text = normalise(document.text)
@@ -114,9 +112,7 @@ class Filter(PipelineStep):  # type: ignore[misc]
         super().__init__()
         self._rules, self._account = rules, account
 
-    def run(
-        self, data: Iterable[Document], rank: int = 0, world_size: int = 1
-    ) -> Iterator[Document]:
+    def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents that all rules let pass."""
         for document in data:
             reason = self._refusal(document)
@@ -149,9 +145,7 @@ class WritePart(PipelineStep):  # type: ignore[misc]
         super().__init__()
         self._plan, self._folder, self._account = plan, folder, account
 
-    def run(
-        self, data: Iterable[Document], rank: int = 0, world_size: int = 1
-    ) -> Iterator[Document]:
+    def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Write everything; the last step, so it yields nothing."""
         chunk = self._plan.chunks[rank]
         with PartWriter(self._folder / f"{chunk.name}.parquet") as part:

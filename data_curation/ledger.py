@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -52,7 +52,8 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return asdict(self)
+        # asdict would rebuild the Counter from pairs.
+        return vars(self) | {"dropped": dict(self.dropped)}
 
     @classmethod
     def load(cls, path: Path) -> "Ledger":
@@ -77,4 +78,6 @@ def merge(ledgers: Iterable[Ledger], source: str, samples_per_reason: int) -> Le
 
 
 def _fewest(samples: list[dict[str, str]], count: int) -> list[dict[str, str]]:
-    return sorted(samples, key=lambda sample: (xxhash.xxh3_64_intdigest(sample["id"]), sample["id"]))[:count]
+    return sorted(
+        samples, key=lambda sample: (xxhash.xxh3_64_intdigest(sample["id"].encode()), sample["id"])
+    )[:count]

@@ -26,20 +26,8 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     "curate": Verb("data_curation.curate:main", ("curate",), "read sources, clean, dedup, split: a corpus"),
     "tokenize": Verb("data_curation.tokenize:main", ("tokenize",), "turn a corpus into Megatron shards"),
-    "pretrain": Verb("pretrain.main:main", ("model", "pretrain"), "continue pretraining on shards"),
-    "export": Verb("meditron.models.export:main", ("model", "export"), "checkpoint to Hugging Face folder"),
     "import": Verb("meditron.models.importing:main", ("model",), "GGUF or hub model to a clean base folder"),
     "finetune": Verb("finetune.main:main", ("finetune",), "instruction tuning of a Hugging Face folder"),
-    "evaluate": Verb("evaluation.main:main", ("evaluate",), "benchmarks and perplexity, with intervals"),
-    "report": Verb(
-        "evaluation.report.main:main", ("report",), "one HTML page of everything in the work folder"
-    ),
-    "run": Verb("launch.run:main", ("run",), "all stages of a recipe, from the first unfinished one"),
-    "launch": Verb("launch.slurm:main", ("launch",), "submit to SLURM, or print the job script"),
-    "doctor": Verb(
-        "launch.doctor:main", ("model", "pretrain", "launch"), "what is here, what a recipe needs"
-    ),
-    "generate": Verb("evaluation.generate:main", ("evaluate",), "try a model on a prompt"),
 }
 
 

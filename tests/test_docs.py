@@ -1,4 +1,4 @@
-"""The documentation stays true: its commands parse, its files and make targets exist, its links lead somewhere."""
+"""The documentation stays true: its commands parse, its make targets exist, its links lead somewhere."""
 
 import re
 import shlex

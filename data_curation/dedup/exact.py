@@ -5,7 +5,6 @@ import numpy.typing as npt
 import xxhash
 
 
-
 def document_key(text: str) -> bytes:
     """128-bit xxh3 of the text without regard to case and white space.
 

@@ -26,7 +26,9 @@ class ParallelConfig:
 
     def __post_init__(self) -> None:
         for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size"):
-            require(getattr(self, name) >= 1, f"pretrain.parallel.{name}", getattr(self, name), "must be >= 1")
+            require(
+                getattr(self, name) >= 1, f"pretrain.parallel.{name}", getattr(self, name), "must be >= 1"
+            )
         require(
             not self.sequence_parallel or self.tensor_model_parallel_size > 1,
             "pretrain.parallel.sequence_parallel",
@@ -37,9 +39,7 @@ class ParallelConfig:
     @property
     def world_size(self) -> int:
         """Number of processes."""
-        return (
-            self.tensor_model_parallel_size * self.pipeline_model_parallel_size * self.data_parallel_size
-        )
+        return self.tensor_model_parallel_size * self.pipeline_model_parallel_size * self.data_parallel_size
 
 
 @dataclass(kw_only=True)

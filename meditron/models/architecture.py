@@ -53,7 +53,9 @@ class Architecture:
     @property
     def num_parameters(self) -> int:
         """Parameters, embeddings included, a tied one counted once."""
-        attention = self.hidden_size * self.head_dim * (self.num_attention_heads * 2 + self.num_key_value_heads * 2)
+        attention = (
+            self.hidden_size * self.head_dim * (self.num_attention_heads * 2 + self.num_key_value_heads * 2)
+        )
         layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
         return self.num_hidden_layers * layer + embeddings + self.hidden_size
@@ -169,7 +171,11 @@ def read_architecture(folder: str | Path) -> Architecture:
     return from_hf(config, str(path))
 
 
-_LLAMA2 = {"vocab_size": 32000, "max_position_embeddings": 4096, "token_ids": {"bos_token_id": 1, "eos_token_id": 2}}
+_LLAMA2: dict[str, Any] = {
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+    "token_ids": {"bos_token_id": 1, "eos_token_id": 2},
+}
 
 PRESETS: dict[str, Architecture] = {
     # Llama 2, arXiv 2307.09288 and the config.json of its releases.
@@ -211,5 +217,6 @@ def find_architecture(base: str) -> Architecture:
     if Path(base).is_dir():
         return read_architecture(base)
     raise ConfigError(
-        f"model.base: {base!r} is neither a folder nor a preset{suggest(base, PRESETS)}; presets: {', '.join(PRESETS)}"
+        f"model.base: {base!r} is neither a folder nor a preset{suggest(base, PRESETS)}; "
+        f"presets: {', '.join(PRESETS)}"
     )

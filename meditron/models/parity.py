@@ -50,7 +50,8 @@ def huggingface_logits(folder: str | Path, tokens: Tensor) -> Tensor:
     norm = LlamaRMSNorm(architecture.hidden_size, architecture.rms_norm_eps)
     norm.weight.copy_(weights.rows("model.norm.weight", 0, architecture.hidden_size))
     head = "model.embed_tokens.weight" if architecture.tie_word_embeddings else "lm_head.weight"
-    return norm(hidden) @ _rows(weights, head, architecture.vocab_size).T
+    logits: Tensor = norm(hidden) @ _rows(weights, head, architecture.vocab_size).T
+    return logits
 
 
 def _layer_state(like: Mapping[str, Tensor], number: int, weights: FolderWeights) -> dict[str, Tensor]:
@@ -143,7 +144,9 @@ def check_parity_apart(folder: str | Path) -> None:
     result = subprocess.run(command, env=mine, capture_output=True, text=True, check=False)
     if result.returncode:
         sentence = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else "no message"
-        cls = {error.exit_code: error for error in (ParityError, InputError)}.get(result.returncode, ParityError)
+        cls = {error.exit_code: error for error in (ParityError, InputError)}.get(
+            result.returncode, ParityError
+        )
         raise cls(sentence)
 
 

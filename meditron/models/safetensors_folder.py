@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import xxhash
@@ -58,7 +58,7 @@ class FolderWeights:
         except (ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{self._folder / INDEX}: cannot be read ({error}); copy it again") from None
 
-    def _open(self, file: str) -> safe_open:
+    def _open(self, file: str) -> Any:  # noqa: ANN401 - safetensors is not typed
         try:
             return safe_open(self._folder / file, framework="pt")
         except (SafetensorError, OSError) as error:
@@ -72,7 +72,7 @@ class FolderWeights:
     def __contains__(self, name: str) -> bool:
         return name in self._where
 
-    def _find(self, name: str) -> safe_open:
+    def _find(self, name: str) -> Any:  # noqa: ANN401 - safetensors is not typed
         if name not in self._where:
             raise InputError(f"{self._folder}: the weights lack {name}; is config.json of this model?")
         return self._files[self._where[name]]
@@ -83,13 +83,15 @@ class FolderWeights:
 
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows `start` to `stop` of a tensor (its first axis)."""
-        return self._checked(name, 0, stop)[start:stop]
+        rows: torch.Tensor = self._checked(name, 0, stop)[start:stop]
+        return rows
 
     def columns(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Columns `start` to `stop` of a matrix."""
-        return self._checked(name, 1, stop)[:, start:stop]
+        columns: torch.Tensor = self._checked(name, 1, stop)[:, start:stop]
+        return columns
 
-    def _checked(self, name: str, axis: int, stop: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _checked(self, name: str, axis: int, stop: int) -> Any:  # noqa: ANN401 - safetensors' own slice type
         stored = self._find(name).get_slice(name)
         shape = stored.get_shape()
         if shape[axis] < stop:
@@ -171,7 +173,7 @@ def write_weights(
     if len(written) == 1:
         written[0][0].rename(folder / SINGLE)
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, (path, names) in enumerate(written, start=1):
         file = f"model-{number:05d}-of-{len(written):05d}.safetensors"
         path.rename(folder / file)
@@ -179,9 +181,7 @@ def write_weights(
     atomic_write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
-def _shards(
-    tensors: Iterable[tuple[str, torch.Tensor]], max_bytes: int
-) -> Iterator[dict[str, torch.Tensor]]:
+def _shards(tensors: Iterable[tuple[str, torch.Tensor]], max_bytes: int) -> Iterator[dict[str, torch.Tensor]]:
     shard: dict[str, torch.Tensor] = {}
     size = 0
     for name, tensor in tensors:

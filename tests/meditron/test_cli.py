@@ -42,9 +42,9 @@ def test_every_verb_has_help_and_an_entry(verb: str, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["pretrian"], "unknown command 'pretrian'; did you mean 'pretrain'?"),
+        (["finetnue"], "unknown command 'finetnue'; did you mean 'finetune'?"),
         (
-            ["pretrain", "--pretrain.shrads", "x"],
+            ["tokenize", "--pretrain.shrads", "x"],
             "unknown option --pretrain.shrads; did you mean 'pretrain.shards'?",
         ),
         (["curate", "--sede", "3"], "unknown option --sede; did you mean 'seed'?"),

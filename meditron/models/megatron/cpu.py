@@ -1,3 +1,4 @@
+# ruff: noqa: ANN401 - stands in for calls of any type
 """Megatron-core without a GPU: its CUDA calls are redirected to the CPU, and to gloo by the caller.
 
 For development and continuous integration. Nothing here touches a machine that has a GPU.
@@ -93,9 +94,7 @@ def _redirect_device_calls() -> None:
 def _redirect_random_state() -> None:
     from megatron.core.tensor_parallel import random
 
-    def get_state(
-        device: object = None, clone: bool = False, graph_safe: bool = False
-    ) -> torch.Tensor:
+    def get_state(device: object = None, clone: bool = False, graph_safe: bool = False) -> torch.Tensor:
         return torch.get_rng_state()
 
     def set_state(new_state: torch.Tensor, device: object = None, graph_safe: bool = False) -> None:

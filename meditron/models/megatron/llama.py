@@ -25,7 +25,10 @@ with quiet_import():
     from megatron.core.transformer.enums import AttnMaskType
     from megatron.core.transformer.identity_op import IdentityOp
     from megatron.core.transformer.mlp import MLP, MLPSubmodules
-    from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+    from megatron.core.transformer.transformer_block import (
+        TransformerBlockSubmodules,
+        get_num_layers_to_build,
+    )
     from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 
@@ -65,7 +68,7 @@ class CausalAttention(torch.nn.Module):
         return out_bnsd.permute(2, 0, 1, 3).reshape(*query.shape[:2], -1)
 
 
-class MegatronLlama(GPTModel):
+class MegatronLlama(GPTModel):  # type: ignore[misc]
     """`GPTModel` whose loss gives no probability to the padding of the vocabulary.
 
     Args:
@@ -86,7 +89,7 @@ class MegatronLlama(GPTModel):
         reference = LlamaRotaryEmbedding(LlamaConfig(**self.architecture.to_hf()))
         assert reference.attention_scaling == 1.0, "Architecture admits no type that scales attention"
         own = self.rotary_pos_emb.inv_freq
-        self.rotary_pos_emb.inv_freq = reference.inv_freq.to(own.device, own.dtype)
+        own.copy_(reference.inv_freq)
 
     def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Cross-entropy of each token in fp32: labels [b, s], logits [s, b, v], result [b, s]."""
@@ -97,7 +100,8 @@ class MegatronLlama(GPTModel):
         else:
             flat = F.cross_entropy(logits_sbv.flatten(0, 1).float(), labels_sb.flatten(), reduction="none")
             loss_sb = flat.view_as(labels_sb)
-        return loss_sb.transpose(0, 1).contiguous()
+        loss_bs: Tensor = loss_sb.transpose(0, 1).contiguous()
+        return loss_bs
 
     def _without_padding(self, logits_sbv: Tensor) -> Tensor:
         rank = parallel_state.get_tensor_model_parallel_rank()
@@ -107,7 +111,8 @@ class MegatronLlama(GPTModel):
         if parallel_state.get_tensor_model_parallel_world_size() == 1:
             return logits_sbv[..., :first_padding]
         padding = torch.arange(logits_sbv.shape[-1], device=logits_sbv.device) >= first_padding
-        return logits_sbv.masked_fill(padding, torch.finfo(logits_sbv.dtype).min)
+        masked: Tensor = logits_sbv.masked_fill(padding, torch.finfo(logits_sbv.dtype).min)
+        return masked
 
 
 def padded_vocab_size(vocab_size: int, multiple: int, tensor_model_parallel_size: int) -> int:

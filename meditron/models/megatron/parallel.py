@@ -26,7 +26,9 @@ def join_processes(
     if "RANK" in os.environ:
         dist.init_process_group(backend, timeout=timeout)
     else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+        dist.init_process_group(
+            backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1, timeout=timeout
+        )
     redirect_cuda_to_cpu()
     with quiet_import():
         from megatron.core import parallel_state, tensor_parallel

@@ -52,7 +52,9 @@ def shard_from_hf(
         if part == "mlp.linear_fc1.weight":
             half = shape[0] // 2
             cut = (tensor_rank * half, (tensor_rank + 1) * half)
-            return torch.cat([weights.rows(f"{prefix}mlp.{gate}_proj.weight", *cut) for gate in ("gate", "up")])
+            return torch.cat(
+                [weights.rows(f"{prefix}mlp.{gate}_proj.weight", *cut) for gate in ("gate", "up")]
+            )
         hf_name = {
             "self_attention.linear_proj.weight": "self_attn.o_proj.weight",
             "mlp.linear_fc2.weight": "mlp.down_proj.weight",
@@ -96,7 +98,7 @@ def whole_to_hf(name: str, tensor: Tensor, architecture: Architecture) -> Iterat
         elif part == "self_attention.linear_qkv.weight":
             grouped = tensor.view(a.num_key_value_heads, -1, a.head_dim, a.hidden_size)
             per_group = a.num_attention_heads // a.num_key_value_heads
-            for projection, heads in zip("qkv", grouped.split([per_group, 1, 1], dim=1), strict=True):
+            for projection, heads in zip("qkv", torch.split(grouped, [per_group, 1, 1], dim=1), strict=True):
                 yield f"{prefix}self_attn.{projection}_proj.weight", heads.reshape(-1, a.hidden_size)
         elif part == "mlp.linear_fc1.weight":
             gate, up = tensor.chunk(2)

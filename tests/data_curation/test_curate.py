@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_curation.curate import main
+from meditron.config import CurateConfig, Recipe, SourceConfig
+from meditron.config.recipe import resolve
+from meditron.errors import ConfigError, InputError, QuarantineError
+from meditron.manifest import read_manifest
+
+GOLDEN = "BP <140 mmHg or eGFR <60; target HbA1c >7%"
+
+
+def recipe_for(tmp_path: Path, lines: list[object], work: str = "work", **settings: object) -> Recipe:
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (tmp_path / "a.jsonl").write_text(text)
+    sources = {"notes": SourceConfig(path="a.jsonl", reader="jsonl", license="CC0-1.0")}
+    curate = CurateConfig(sources=sources, validation_fraction=0.2, **settings)  # type: ignore[arg-type]
+    return resolve(Recipe(work_dir=str(tmp_path / work), data_root=str(tmp_path), curate=curate))
+
+
+def document(number: int) -> dict[str, str]:
+    return {"id": str(number), "text": f"Patient {number}: {GOLDEN}. " + "The dose was raised. " * 5}
+
+
+def texts(recipe: Recipe, split: str) -> dict[str, str]:
+    files = sorted(Path(str(recipe.curate.output), split).glob("*.parquet"))
+    return {row["id"]: row["text"] for file in files for row in pq.read_table(file).to_pylist()}
+
+
+def test_a_corpus_is_deduplicated_split_and_accounted_for(tmp_path: Path) -> None:
+    again = {"id": "copy", "text": document(3)["text"].upper()}
+    recipe = recipe_for(tmp_path, [*map(document, range(20)), again, {"id": "s", "text": "short"}])
+    main(recipe)
+    train, validation = texts(recipe, "train"), texts(recipe, "validation")
+    assert len(train) + len(validation) == 20
+    assert not train.keys() & validation.keys()
+    assert all(GOLDEN in text for text in [*train.values(), *validation.values()])
+    folder = Path(str(recipe.curate.output))
+    stats = json.loads((folder / "stats.json").read_text())["sources"]["notes"]
+    assert stats["read"] == 22
+    assert stats["kept"] == 20
+    assert stats["dropped"] == {"too few characters": 1, "exact duplicate": 1}
+    assert read_manifest(folder, kind="corpus", check_files="full").counts["kept"] == 20
+
+
+def test_the_split_does_not_depend_on_other_documents_or_workers(tmp_path: Path) -> None:
+    few = recipe_for(tmp_path, list(map(document, range(30))))
+    main(few)
+    many = recipe_for(tmp_path, list(map(document, range(60))), work="other", workers=2)
+    main(many)
+    assert texts(few, "validation").keys() <= texts(many, "validation").keys()
+    assert texts(few, "train").keys() <= texts(many, "train").keys()
+
+
+def test_bad_records_are_quarantined_until_they_are_too_many(tmp_path: Path) -> None:
+    lines = [*map(document, range(20)), '{"broken']
+    with pytest.raises(QuarantineError, match=r"the first is a\.jsonl"):
+        main(recipe_for(tmp_path, lines))
+    recipe = recipe_for(tmp_path, lines, max_bad_fraction=0.1)
+    main(recipe)
+    (entry,) = (Path(str(recipe.curate.output)) / "quarantine.jsonl").read_text().splitlines()
+    assert json.loads(entry)["record"] == "line 21"
+
+
+def test_an_empty_corpus_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no source holds a single record"):
+        main(recipe_for(tmp_path, []))
+
+
+def test_an_unknown_reader_is_named(tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path, [document(1)])
+    recipe.curate.sources["notes"].reader = "jast"
+    with pytest.raises(ConfigError, match="did you mean 'jats'"):
+        main(recipe)
