@@ -11,12 +11,21 @@ _SUPERSCRIPT = re.compile(r"[0-9+\-−=()n]+")
 _SUBSCRIPT = re.compile(r"[0-9+\-−=()]+")
 
 SKIPPED = frozenset(
-    ["script", "style", "noscript", "nav", "form", "button", "iframe", "svg", "aside", "template", "head", "ref-list", "journal-meta", "contrib-group", "aff", "author-notes", "permissions", "pub-date", "history", "related-article", "self-uri", "counts", "custom-meta-group", "supplementary-material", "object-id", "label", "ack", "fn-group", "metadata"]
+    word
+    for line in (
+        "script style noscript nav form button iframe svg aside template head ref-list journal-",
+        "meta contrib-group aff author-notes permissions pub-date history related-article self-",
+        "uri counts custom-meta-group supplementary-material object-id label ack fn-group",
+        "metadata",
+    )
+    for word in line.split()
 )
 """Elements whose text is not part of what a document says; labels are taken up by their parents."""
 SECTIONS = frozenset(["sec", "section", "abstract", "app"])
 PARAGRAPHS = frozenset(
-    ["p", "para", "dd", "dt", "attrib", "disp-quote", "blockquote", "pre", "verse-line", "caption", "figcaption"]
+    word
+    for line in ("p para dd dt attrib disp-quote blockquote pre verse-line caption figcaption",)
+    for word in line.split()
 )
 LISTS = frozenset(["list", "ul", "ol", "def-list"])
 TABLES = frozenset(["table-wrap", "table"])
@@ -130,7 +139,13 @@ def _paragraph(pieces: list[str]) -> Iterator[str]:
 
 
 _CONTAINERS = frozenset(
-    ["div", "main", "article", "body", "header", "footer", "center", "boxed-text", "statement", "note", "example", "exercise", "problem", "solution", "content", "fieldset", "dl", "details", "summary", "title", "hr", "fig-group", "table-wrap-group", "p-group"]
+    word
+    for line in (
+        "div main article body header footer center boxed-text statement note example exercise",
+        "problem solution content fieldset dl details summary title hr fig-group table-wrap-group",
+        "p-group",
+    )
+    for word in line.split()
 )
 _BLOCKS = SECTIONS | PARAGRAPHS | LISTS | TABLES | FIGURES | HEADINGS.keys() | _CONTAINERS | {"disp-formula"}
 

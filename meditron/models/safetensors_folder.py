@@ -168,6 +168,7 @@ def write_weights(
         path = folder / f".part-{len(written):05d}"
         with disk_errors(path):
             save_file(shard, path, metadata={"format": "pt"})
+            path.chmod(0o644)  # safetensors makes files for their owner alone
         written.append((path, list(shard)))
         total += sum(tensor.nbytes for tensor in shard.values())
     if len(written) == 1:
