@@ -28,6 +28,7 @@ VERBS: dict[str, Verb] = {
     "tokenize": Verb("data_curation.tokenize:main", ("tokenize",), "turn a corpus into Megatron shards"),
     "import": Verb("meditron.models.importing:main", ("model",), "GGUF or hub model to a clean base folder"),
     "finetune": Verb("finetune.main:main", ("finetune",), "instruction tuning of a Hugging Face folder"),
+    "run": Verb("launch.run:main", ("run",), "all stages here, from the first unfinished one"),
 }
 
 
