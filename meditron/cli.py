@@ -29,6 +29,7 @@ VERBS: dict[str, Verb] = {
     "import": Verb("meditron.models.importing:main", ("model",), "GGUF or hub model to a clean base folder"),
     "finetune": Verb("finetune.main:main", ("finetune",), "instruction tuning of a Hugging Face folder"),
     "run": Verb("launch.run:main", ("run",), "all stages here, from the first unfinished one"),
+    "launch": Verb("launch.slurm:main", ("launch",), "the stages as SLURM jobs, or their scripts"),
 }
 
 

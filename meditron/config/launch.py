@@ -62,8 +62,9 @@ class LaunchConfig:
     """CPU cores of one process; a stage with several `workers` gets at least one for each. Default: the
     cluster's."""
     time_limit: str = "24:00:00"
-    """Longest run of one job, in a form of sbatch: minutes, `hours:minutes:seconds`, `days-hours`. A
-    training stage that does not end before it saves, is queued again, and goes on."""
+    """Longest run of one job, as sbatch writes it: minutes, `hours:minutes:seconds`, `days-hours`; in YAML
+    in quotes, or it is read as a number. A training stage that needs longer saves, is queued again, and
+    goes on."""
     memory: str | None = None
     """Memory of a node, such as `64G`; `0` is all of it. Default: the cluster's."""
     setup: list[str] = field(default_factory=list)

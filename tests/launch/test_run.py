@@ -174,7 +174,7 @@ def test_a_failure_has_the_stage_s_code_and_the_next_start_goes_on_there(
     work.mkdir()
     (work / "pretrain.fault").write_text("8")
     with pytest.raises(
-        StageError, match="pretrain failed with exit code 8; .* same command again"
+        StageError, match=r"pretrain failed with exit code 8; .* same command again"
     ) as failure:
         run_stages(recipe, command)
     assert failure.value.exit_code == 8
@@ -189,7 +189,7 @@ def test_a_stage_that_leaves_nothing_has_failed(tmp_path: Path, command: list[st
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "export.fault").write_text("nothing")
     with pytest.raises(
-        StageError, match="export ended without an error, but .*model is not whole"
+        StageError, match=r"export ended without an error, but .*model is not whole"
     ) as failure:
         run_stages(make_recipe(tmp_path), command)
     assert failure.value.exit_code == 11
