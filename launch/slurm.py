@@ -29,9 +29,11 @@ MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
 export MASTER_ADDR MASTER_PORT"""
 
+# By srun, not by `scancel --signal`: where another job depends on this one, that of SLURM 22.05 delivers
+# the signal twice, and a second signal means "exit at once".
 _WAIT = """\
-# Before the time limit SLURM signals this shell alone, which passes it on to the processes of the step.
-trap 'scancel --signal=USR2 "$SLURM_JOB_ID.0" || true' USR2
+# Before the time limit SLURM signals this shell alone; srun passes it on to its processes.
+trap 'kill -USR2 "$step" || true' USR2
 {command} &
 step=$!
 while kill -0 "$step" 2> /dev/null; do
