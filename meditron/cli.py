@@ -30,6 +30,9 @@ VERBS: dict[str, Verb] = {
     "finetune": Verb("finetune.main:main", ("finetune",), "instruction tuning of a Hugging Face folder"),
     "run": Verb("launch.run:main", ("run",), "all stages here, from the first unfinished one"),
     "launch": Verb("launch.slurm:main", ("launch",), "the stages as SLURM jobs, or their scripts"),
+    "doctor": Verb(
+        "launch.doctor:main", ("model", "pretrain", "launch"), "what this machine has, and a recipe needs"
+    ),
 }
 
 

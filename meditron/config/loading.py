@@ -93,7 +93,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _config_files(arguments: Sequence[str]) -> Iterator[str]:
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if argument == "--config":
             yield following
         elif argument.startswith("--config="):

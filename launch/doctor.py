@@ -1,0 +1,158 @@
+"""`meditron doctor`: what this machine has, and what a recipe would need of it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launch.checks import (
+    GB,
+    Check,
+    available_memory,
+    check_machine,
+    check_paths,
+    free_disk,
+    gpu_memory,
+    has_slurm,
+)
+from launch.estimate import ASSUMED_MFU, Estimate, estimate
+from launch.jobs import pretraining_size
+from meditron.config import Recipe
+from meditron.errors import ConfigError, EnvironmentMissingError, MeditronError
+from meditron.models.architecture import find_architecture
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_COLOURS = {"ok": "green", "note": "yellow", "missing": "red"}
+_WIDTH = 80
+
+
+def main(recipe: Recipe) -> int:
+    """Print the checks of this machine, the needs of a recipe, and what is missing.
+
+    Returns:
+        0, or the exit code of EnvironmentMissingError when something that is needed is missing.
+    """
+    console = _console()
+    checks = [*check_machine(recipe), *check_paths(recipe), *check_jobs(recipe)]
+    console.print(_checks_table(checks))
+    try:
+        needs = estimate(find_architecture(recipe.model.base), recipe.model, recipe.pretrain)
+    except MeditronError:
+        console.print("What pretraining needs can be told once model.base is there.\n")
+    else:
+        checks += check_layout(recipe, needs)
+        console.print(_needs_table(recipe, needs))
+    problems = [check.advice for check in checks if check.state == "missing"]
+    if not problems:
+        console.print("Nothing that is needed is missing.")
+        return 0
+    console.print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}:")
+    for number, problem in enumerate(problems, start=1):
+        console.print(f"{number}. {problem}", markup=False, highlight=False)
+    return EnvironmentMissingError.exit_code
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.width = min(console.width, _WIDTH) if console.is_terminal else _WIDTH
+    return console
+
+
+def _checks_table(checks: Sequence[Check]) -> "Table":
+    from rich.markup import escape
+
+    table = _table("check", "", "found")
+    for check in checks:
+        state = f"[{_COLOURS[check.state]}]{check.state}[/]"
+        table.add_row(escape(check.name), state, escape(check.found))
+    return table
+
+
+def _table(*columns: str) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def check_jobs(recipe: Recipe) -> Iterator[Check]:
+    """Where there is SLURM: whether the processes of pretraining fill nodes evenly."""
+    if not has_slurm():
+        return
+    try:
+        nodes, tasks = pretraining_size(recipe)
+    except ConfigError as error:
+        yield Check(name="jobs", found="do not fit the nodes", state="missing", advice=f"{error}.")
+    else:
+        yield Check(name="jobs", found=f"pretrain: nodes {nodes}, processes on each {tasks}")
+
+
+def check_layout(recipe: Recipe, needs: Estimate) -> Iterator[Check]:
+    """Whether processes, memory and checkpoints fit here; where there is SLURM, nodes are elsewhere."""
+    config = recipe.pretrain
+    world_size, gpus = config.parallel.world_size, gpu_memory()
+    if not has_slurm() and gpus and world_size > len(gpus):
+        advice = (
+            f"pretrain.parallel: {world_size} processes need a GPU each, this machine has {len(gpus)}; "
+            "lower tensor x pipeline x data, or submit to a cluster with `meditron launch`."
+        )
+        yield Check(name="layout", found=f"{len(gpus)} GPUs", state="missing", advice=advice)
+    if not has_slurm():
+        needed = needs.rank_bytes * (1 if gpus else world_size)
+        there = min(gpus) if gpus else available_memory()
+        if needed > there:
+            where = "a GPU here has" if gpus else "this machine has free for all processes"
+            advice = (
+                f"pretrain.parallel: weights, gradients and optimizer need {_bytes(needed)}, {where} "
+                f"{_bytes(there)}; raise the tensor, pipeline or data size on more devices, or use a "
+                "smaller model.base."
+            )
+            yield Check(name="memory", found=_bytes(there), state="missing", advice=advice)
+    kept = (config.checkpoint.keep or 1) + 1  # a new one is whole before the oldest goes
+    free = free_disk(Path(str(config.run_dir)))
+    if kept * needs.checkpoint > free:
+        advice = (
+            f"pretrain.run_dir: {kept} checkpoints of {_bytes(needs.checkpoint)} do not fit in the "
+            f"{_bytes(free)} free at {config.run_dir}; move work_dir, or lower pretrain.checkpoint.keep."
+        )
+        yield Check(name="checkpoints", found=_bytes(free), state="missing", advice=advice)
+
+
+def _needs_table(recipe: Recipe, needs: Estimate) -> "Table":
+    config, layout = recipe.pretrain, recipe.pretrain.parallel
+    table = _table(f"pretraining {Path(recipe.model.base).name}", "needs", "because")
+    table.columns[1].justify = "right"
+    steps = f"{config.train_steps:,} steps x {config.global_batch_size:,} x {config.sequence_length:,}"
+    cut = (layout.tensor_model_parallel_size, layout.pipeline_model_parallel_size, layout.data_parallel_size)
+    table.add_row("parameters", f"{needs.parameters / 1e6:,.1f} M", "embeddings included")
+    table.add_row("processes", f"{layout.world_size:,}", "tensor {} x pipeline {} x data {}".format(*cut))
+    largest = "P, of the process that holds most"
+    table.add_row("parameters of a process", f"{needs.rank_parameters / 1e6:,.1f} M", largest)
+    for name, formula in needs.formulas.items():
+        table.add_row(f"{name} of a process", _bytes(getattr(needs, name)), f"{formula}, {config.precision}")
+    table.add_row("together, of a process", _bytes(needs.rank_bytes), "activations come on top")
+    table.add_row("one checkpoint", _bytes(needs.checkpoint), "weights and optimizer states")
+    table.add_row("tokens", f"{needs.tokens:,}", steps)
+    table.add_row("model FLOPs", f"{needs.flops:.3g}", "tokens x (6 N + 6 layers x length x heads x width)")
+    table.add_row("time", *_time(recipe, needs))
+    return table
+
+
+def _time(recipe: Recipe, needs: Estimate) -> tuple[str, str]:
+    peak, world_size = recipe.pretrain.peak_flops, recipe.pretrain.parallel.world_size
+    if peak is None:
+        return "unknown", "declare pretrain.peak_flops, FLOP/s of a device"
+    hours = needs.seconds(peak, world_size) / 3600
+    text = f"{hours * 60:,.1f} min" if hours < 2 else f"{hours:,.1f} h"
+    return text, f"FLOPs / ({world_size:,} x {peak:.3g} FLOP/s x {ASSUMED_MFU:.0%} assumed)"
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e6:,.1f} MB" if number < GB else f"{number / GB:,.1f} GB"

@@ -1,0 +1,84 @@
+"""What a recipe's pretraining needs, by arithmetic: memory of a process, checkpoints, FLOPs, time."""
+
+from dataclasses import dataclass
+
+from meditron.config import ModelConfig, PretrainConfig
+from meditron.models.architecture import Architecture
+
+ASSUMED_MFU = 0.4
+"""Share of the peak that large runs of dense models reach; for the estimate of time only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Sizes in bytes, without activations and the working memory of the libraries."""
+
+    parameters: int
+    """Of the whole model, embedding rows not padded."""
+    rank_parameters: int
+    """Of the process that holds most."""
+    weights: int
+    """Bytes of its weights."""
+    gradients: int
+    """Bytes of its gradients, which are summed in fp32."""
+    optimizer: int
+    """Bytes of its optimizer states, and of the fp32 master weights in bf16."""
+    formulas: dict[str, str]
+    """How weights, gradients and optimizer were reckoned."""
+    checkpoint: int
+    """Bytes of one checkpoint on disk."""
+    tokens: int
+    """Of the whole run."""
+    flops: float
+    """Model FLOPs of the whole run."""
+
+    @property
+    def rank_bytes(self) -> int:
+        """All of the above for one process."""
+        return self.weights + self.gradients + self.optimizer
+
+    def seconds(self, peak_flops: float, world_size: int) -> float:
+        """Time of the run on `world_size` devices of `peak_flops`, at the assumed share of it."""
+        return self.flops / (peak_flops * world_size * ASSUMED_MFU)
+
+
+def estimate(architecture: Architecture, model: ModelConfig, config: PretrainConfig) -> Estimate:
+    """Reckon what pretraining `architecture` under `config` needs."""
+    layout = config.parallel
+    bf16 = config.precision == "bf16"
+    # Adam keeps two fp32 moments; in bf16 there is an fp32 copy of the weights as well.
+    weight, gradient, state = (2, 4, 12) if bf16 else (4, 4, 8)
+    share = layout.data_parallel_size if layout.distributed_optimizer else 1
+    mine = rank_parameters(architecture, model, config)
+    tokens = config.train_steps * config.global_batch_size * config.sequence_length
+    return Estimate(
+        parameters=architecture.num_parameters,
+        rank_parameters=mine,
+        weights=weight * mine,
+        gradients=gradient * mine,
+        optimizer=state * mine // share,
+        formulas={
+            "weights": f"{weight} P",
+            "gradients": f"{gradient} P",
+            "optimizer": f"{state} P" + (f" / {share} (data-parallel)" if share > 1 else ""),
+        },
+        checkpoint=(weight + state) * architecture.num_parameters,
+        tokens=tokens,
+        flops=tokens * architecture.flops_per_token(config.sequence_length),
+    )
+
+
+def rank_parameters(architecture: Architecture, model: ModelConfig, config: PretrainConfig) -> int:
+    """Parameters of the process that holds most: of the first or of the last pipeline stage."""
+    tensor = config.parallel.tensor_model_parallel_size
+    stages = config.parallel.pipeline_model_parallel_size
+    a = architecture
+    multiple = model.vocab_padding_multiple * tensor
+    rows = -(-a.vocab_size // multiple) * multiple
+    embedding = rows // tensor * a.hidden_size
+    attention = a.hidden_size * a.head_dim * 2 * (a.num_attention_heads + a.num_key_value_heads)
+    matrices = attention + 3 * a.hidden_size * a.intermediate_size
+    layers = -(-a.num_hidden_layers // stages) * (matrices // tensor + 2 * a.hidden_size)
+    if stages == 1:
+        return layers + embedding * (1 if a.tie_word_embeddings else 2) + a.hidden_size
+    return layers + embedding + a.hidden_size  # the last stage: output layer (or its tied copy) and norm

@@ -1,0 +1,182 @@
+import importlib.metadata
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import checks, doctor
+from launch.checks import check_machine, check_paths
+from launch.estimate import ASSUMED_MFU, estimate, rank_parameters
+from meditron.cli import main as command_line
+from meditron.config import FinetuneConfig, ModelConfig, PretrainConfig, Recipe, resolve
+from meditron.config.pretrain import ParallelConfig
+from meditron.models.architecture import PRESETS
+
+
+@pytest.fixture(autouse=True)
+def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (checks, doctor):
+        monkeypatch.setattr(module, "has_slurm", lambda: False)
+        monkeypatch.setattr(module, "gpu_memory", list)
+
+
+def config(tensor: int = 1, pipeline: int = 1, data: int = 1, **settings) -> PretrainConfig:
+    layout = ParallelConfig(
+        tensor_model_parallel_size=tensor, pipeline_model_parallel_size=pipeline, data_parallel_size=data
+    )
+    return PretrainConfig(parallel=layout, **{"global_batch_size": 8 * data, **settings})
+
+
+def missing(found: list[checks.Check]) -> list[str]:
+    return [check.advice for check in found if check.state == "missing"]
+
+
+def test_without_a_recipe_it_finds_nothing_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "Nothing that is needed is missing." in out
+    packages = len([text for text in importlib.metadata.requires("meditron") or [] if "extra" not in text])
+    assert re.search(rf"packages +ok +{packages} of {packages} within", out)
+    assert re.search(r"model\.base +ok +tiny \(a preset", out)
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_it_is_quick() -> None:
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "meditron", "doctor"], capture_output=True, check=False)
+    assert time.monotonic() - started < 10  # the goal is 3 s on a quiet machine; this catches heavy imports
+
+
+def test_it_never_imports_the_training_libraries() -> None:
+    code = (
+        "import sys; from meditron.cli import main; main(['doctor']);"
+        "heavy = {'transformers', 'megatron', 'datasets', 'accelerate'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("name", ["llama2-7b", "smollm2-135m", "tiny"])
+def test_one_process_holds_the_whole_model(name: str) -> None:
+    architecture = PRESETS[name]
+    padded = -(-architecture.vocab_size // 128) * 128
+    expected = architecture.with_vocab_size(padded).num_parameters
+    assert rank_parameters(architecture, ModelConfig(), config()) == expected
+
+
+def test_parallel_sizes_divide_what_they_cut() -> None:
+    architecture = PRESETS["llama2-7b"]
+    whole = architecture.num_parameters
+    tensor = rank_parameters(architecture, ModelConfig(vocab_padding_multiple=1), config(tensor=8))
+    assert whole / 8 < tensor < whole / 8 * 1.001  # the norms are on every process
+    pipeline = rank_parameters(architecture, ModelConfig(), config(pipeline=4))
+    embedding = 32000 * 4096
+    assert pipeline == (whole - 2 * embedding - 4096) // 4 + embedding + 4096
+
+
+def test_bytes_follow_from_precision_and_data_parallel_size() -> None:
+    needs = estimate(PRESETS["llama2-7b"], ModelConfig(), config(data=4))
+    parameters = PRESETS["llama2-7b"].num_parameters
+    assert (needs.weights, needs.gradients) == (2 * parameters, 4 * parameters)
+    assert needs.optimizer == 3 * parameters
+    assert needs.formulas["optimizer"] == "12 P / 4 (data-parallel)"
+    assert needs.checkpoint == 14 * parameters
+    fp32 = estimate(PRESETS["llama2-7b"], ModelConfig(), config(precision="fp32"))
+    assert (fp32.weights, fp32.gradients, fp32.optimizer) == tuple(n * parameters for n in (4, 4, 8))
+    layout = ParallelConfig(data_parallel_size=4, distributed_optimizer=False)
+    whole = estimate(PRESETS["llama2-7b"], ModelConfig(), PretrainConfig(parallel=layout))
+    assert whole.optimizer == 12 * parameters
+
+
+def test_tokens_flops_and_time() -> None:
+    settings = config(train_steps=10, sequence_length=1024, global_batch_size=4)
+    needs = estimate(PRESETS["llama2-7b"], ModelConfig(), settings)
+    assert needs.tokens == 10 * 4 * 1024
+    assert needs.flops == needs.tokens * PRESETS["llama2-7b"].flops_per_token(1024)
+    assert needs.seconds(1e15, 8) == pytest.approx(needs.flops / (8e15 * ASSUMED_MFU))
+
+
+def test_the_time_is_told_for_a_declared_peak(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main(resolve(Recipe())) == 0
+    assert re.search(r"time +unknown +declare pretrain\.peak_flops", capsys.readouterr().out)
+    recipe = resolve(Recipe())
+    recipe.pretrain.peak_flops = 1e12
+    doctor.main(recipe)
+    assert re.search(r"time +\d+\.\d min +FLOPs / \(1 x 1e\+12 FLOP/s x 40%", capsys.readouterr().out)
+
+
+def test_missing_files_are_named_with_their_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there.jsonl").touch()
+    recipe = Recipe(
+        data_root=str(tmp_path),
+        model=ModelConfig(base="nowhere/base"),
+        finetune=FinetuneConfig(data=["th*.jsonl", "absent-*.jsonl"], validation=["there.jsonl"]),
+    )
+    assert doctor.main(resolve(recipe)) == 10
+    out = " ".join(capsys.readouterr().out.split())
+    assert "2 problems: 1. finetune.data: " in out
+    assert "absent-*.jsonl does not exist; correct it, or set --data_root" in out
+    assert "2. model.base: 'nowhere/base' is neither a folder nor a preset" in out
+
+
+def test_a_base_that_is_yet_to_be_imported_is_no_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = Recipe(model=ModelConfig(base="runs/x/base", import_from="a.gguf", import_to="runs/x/base"))
+    assert missing(list(check_paths(resolve(recipe)))) == []
+    assert doctor.main(recipe) == 0
+    assert "once model.base is there" in capsys.readouterr().out
+
+
+def test_a_package_outside_its_range_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    requires = ["rich>=99", "no-such-package>=1", "numpy>=1", "trackio; extra == 'trackio'"]
+    monkeypatch.setattr(checks.importlib.metadata, "requires", lambda name: requires)
+    problems = missing(list(check_machine(Recipe())))
+    assert len(problems) == 2
+    assert re.match(r"rich is \d.*, this project needs rich>=99; run: pip install 'rich>=99'\.", problems[0])
+    assert problems[1].startswith("no-such-package is not installed, this project needs")
+
+
+def test_a_missing_compiler_and_a_full_disk_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.shutil, "which", lambda name: None)
+    monkeypatch.setattr(checks, "free_disk", lambda folder: 5_000_000)
+    problems = missing(list(check_machine(Recipe(work_dir="runs/full"))))
+    assert problems == [
+        "No C++ compiler (c++, g++, clang++) is on the PATH; install g++, or load its module.",
+        "work_dir: only 0.01 GB are free at runs/full; free some space or move work_dir.",
+    ]
+
+
+def needs_of(recipe: Recipe) -> list[str]:
+    needs = estimate(PRESETS[recipe.model.base], recipe.model, recipe.pretrain)
+    return missing(list(doctor.check_layout(recipe, needs)))
+
+
+def test_what_does_not_fit_is_a_problem_here_but_not_on_a_login_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = resolve(Recipe(model=ModelConfig(base="llama2-7b"), pretrain=config(data=4)))
+    monkeypatch.setattr(doctor, "free_disk", lambda folder: 10**15)
+    monkeypatch.setattr(doctor, "gpu_memory", lambda: [24 * 10**9] * 2)
+    layout, memory = needs_of(recipe)
+    assert "4 processes need a GPU each, this machine has 2" in layout
+    assert "weights, gradients and optimizer need 60.6 GB, a GPU here has 24.0 GB" in memory
+    monkeypatch.setattr(doctor, "gpu_memory", lambda: [80 * 10**9] * 4)
+    assert needs_of(recipe) == []
+    monkeypatch.setattr(doctor, "gpu_memory", list)
+    monkeypatch.setattr(doctor, "available_memory", lambda: 16 * 10**9)
+    assert "this machine has free for all processes 16.0 GB" in needs_of(recipe)[0]
+    monkeypatch.setattr(doctor, "has_slurm", lambda: True)
+    assert needs_of(recipe) == []
+    monkeypatch.setattr(doctor, "free_disk", lambda folder: 10**11)
+    assert "3 checkpoints of 94.3 GB do not fit in the 100.0 GB free" in needs_of(recipe)[0]
+
+
+def test_jobs_that_do_not_fill_nodes_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "has_slurm", lambda: True)
+    recipe = resolve(Recipe(pretrain=config(data=12)))
+    assert "do not fit evenly on 1 node" in missing(list(doctor.check_jobs(recipe)))[0]
+    recipe.launch.gpus_per_node = 4
+    (jobs,) = doctor.check_jobs(recipe)
+    assert jobs.found == "pretrain: nodes 3, processes on each 4"
