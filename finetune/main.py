@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from meditron.checkpoints import newest
 from meditron.config import FinetuneConfig, Recipe
 from meditron.config.loading import dump_recipe, recipe_dict
 from meditron.errors import REQUEUE_EXIT_CODE, ConfigError, InputError, MeditronError
@@ -55,7 +56,7 @@ def main(recipe: Recipe) -> int:
     if not config.data:
         raise ConfigError("finetune.data: names no file; give at least one JSONL file of conversations")
     if config.nproc > 1 and "WORLD_SIZE" not in os.environ:
-        from finetune.processes import run_processes
+        from meditron.processes import run_processes
 
         path = Path(config.run_dir) / "launched.yaml"
         atomic_write_text(path, dump_recipe(recipe))
@@ -108,8 +109,8 @@ def _run(recipe: Recipe, run: RunFolder, accelerator: "Accelerator") -> int:
     from finetune.chat import Chat
     from finetune.data import find_files
     from finetune.export import export, is_exported
-    from finetune.stopping import StopRequest
     from finetune.train import fit
+    from meditron.stopping import StopRequest
 
     config = recipe.finetune
     root = Path(recipe.data_root or ".")
@@ -259,9 +260,7 @@ def _build(
 
 def _resume(job: "Job") -> None:
     """Load the newest checkpoint, if any."""
-    from finetune import checkpoint
-
-    found = checkpoint.newest(job.run.checkpoints, job.identity)
+    found = newest(job.run.checkpoints, job.identity, "finetune")
     if found is None:
         return
     path, manifest = found

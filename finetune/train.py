@@ -13,11 +13,12 @@ from finetune import checkpoint
 from finetune.batches import DataOrder, Indices, answer_tokens, collate, passes_of_rank
 from finetune.chat import Encoded
 from finetune.data import Examples
-from finetune.stopping import StopRequest
 from meditron.config import FinetuneConfig
 from meditron.errors import TrainingError
+from meditron.measuring import Clock, peak_memory
 from meditron.progress import Task
 from meditron.runs import RunFolder
+from meditron.stopping import StopRequest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,7 +47,7 @@ class Job:
     run: RunFolder
     """Where the log and the checkpoints go."""
     identity: dict[str, Any]
-    """What a checkpoint must have in common with the run, see `checkpoint.newest`."""
+    """What a checkpoint must have in common with the run, see `meditron.checkpoints.newest`."""
     step: int = 0
     """Finished steps."""
     tokens: int = 0
@@ -117,7 +118,7 @@ def save_checkpoint(job: Job) -> None:
 
 def train_step(job: Job) -> dict[str, Any]:
     """One optimizer step over the global batch; returns the figures to log."""
-    clock = _Clock(job.accelerator.device)
+    clock = Clock(job.accelerator.device)
     examples = job.train.encoded
     batch = job.order.step(job.step)
     learnt = answer_tokens([examples[i] for i in batch])
@@ -146,7 +147,7 @@ def train_step(job: Job) -> dict[str, Any]:
         "answer_tokens": learnt,
         "tokens_per_second": tokens / clock.total,
         "seconds": clock.laps,
-        "memory_bytes": _peak_memory(accelerator.device),
+        "memory_bytes": peak_memory(accelerator.device),
     }
 
 
@@ -212,31 +213,3 @@ def _mean_loss(job: Job, examples: list[Encoded]) -> float:
 
 def _exp(loss: float) -> float:
     return math.exp(min(loss, 700.0))
-
-
-class _Clock:
-    """Seconds of each phase of a step; waits for the device, so that a phase pays for its own work."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._started = self._last = time.perf_counter()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        self.laps[name], self._last = now - self._last, now
-
-    @property
-    def total(self) -> float:
-        return max(self._last - self._started, 1e-9)
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Peak bytes: of the GPU's allocator, or of the process where there is no GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

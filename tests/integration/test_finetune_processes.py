@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune import processes
 from finetune.main import main
+from meditron import processes
 from meditron.config import Recipe
 from meditron.config.loading import dump_recipe
 from meditron.errors import TrainingError

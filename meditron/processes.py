@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from finetune.stopping import SIGNALS
 from meditron.errors import EXIT_CODES, TrainingError
+from meditron.stopping import SIGNALS
 
 GRACE_SECONDS = 20.0
 """How long the others may take to end after one has ended with an error."""
@@ -48,7 +48,7 @@ def run_processes(arguments: Sequence[str], count: int, logs: Path) -> int:
             signal.signal(number, handler)
     if code in EXIT_CODES and (code == 0 or rank == 0 or code == 75):
         return code
-    raise TrainingError(f"finetune: process {rank} ended with code {code}; {_last_words(logs, rank)}")
+    raise TrainingError(f"{arguments[0]}: process {rank} ended with code {code}; {_last_words(logs, rank)}")
 
 
 def _start(

@@ -1,0 +1,61 @@
+"""Checkpoints of a run folder: finding the newest whole one, and removing old ones."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from meditron.errors import CheckpointError, ManifestError
+from meditron.manifest import Manifest, read_manifest
+from meditron.progress import console
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """The folder of the checkpoint after `step` steps."""
+    return folder / f"step_{step:08d}"
+
+
+def saved(folder: Path) -> list[Path]:
+    """Checkpoints, the newest first."""
+    return sorted(folder.glob("step_" + "[0-9]" * 8), reverse=True)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove what is older than the newest `keep` checkpoints; 0 keeps all."""
+    for old in saved(folder)[keep:] if keep else []:
+        shutil.rmtree(old)
+
+
+def newest(folder: Path, identity: Mapping[str, Any], verb: str) -> tuple[Path, Manifest] | None:
+    """The newest checkpoint that is whole; damaged ones are named and skipped.
+
+    Args:
+        folder: holds all checkpoints of the run.
+        identity: `config` and `inputs` of the run, which the checkpoint's manifest must repeat.
+        verb: the stage, for messages.
+
+    Raises:
+        CheckpointError: it was made by a run with other data, another model, or other settings.
+    """
+    for path in saved(folder):
+        try:
+            manifest = read_manifest(path, kind="checkpoint", check_files="full")
+        except ManifestError as error:
+            console().print(f"{error} (this checkpoint is skipped)")
+            continue
+        _check_identity(path, manifest, identity, verb)
+        return path, manifest
+    return None
+
+
+def _check_identity(path: Path, manifest: Manifest, identity: Mapping[str, Any], verb: str) -> None:
+    for part in ("config", "inputs"):
+        old, new = getattr(manifest, part), identity[part]
+        changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        if changed:
+            key = changed[0]
+            name = f"{verb}.{key}" if part == "config" else f"the input {key!r}"
+            raise CheckpointError(
+                f"{path}: was made with another value of {name} ({old.get(key)!r}, now {new.get(key)!r}); "
+                f"restore it, or choose another {verb}.run_dir for a new run"
+            )

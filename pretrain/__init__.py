@@ -1,0 +1,1 @@
+"""Continued pretraining: shards and a base model to checkpoints."""

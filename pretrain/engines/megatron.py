@@ -1,0 +1,213 @@
+"""The Megatron-core engine: tensor, pipeline and data parallelism with the distributed optimizer."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from meditron.config.pretrain import PretrainConfig
+from meditron.errors import CheckpointError, DiskFullError
+from meditron.models.architecture import Architecture
+from meditron.models.megatron.cpu import quiet_import, training_device
+from meditron.models.megatron.llama import build_model
+from meditron.models.megatron.weights import load_weights
+from meditron.models.safetensors_folder import WeightSource
+from pretrain.data import IGNORE
+from pretrain.engines import StepResult
+
+with quiet_import():
+    from megatron.core import dist_checkpointing, parallel_state
+    from megatron.core.distributed import (
+        DistributedDataParallel,
+        DistributedDataParallelConfig,
+        finalize_model_grads,
+    )
+    from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+    from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
+    from megatron.core.pipeline_parallel import get_forward_backward_func
+    from megatron.core.transformer.module import Float16Module
+
+# One file layout for every number of processes, so that a checkpoint can be loaded at another layout.
+_SHARDING = {"distrib_optim_sharding_type": "fully_reshardable"}
+
+
+class MegatronEngine:
+    """See `pretrain.engines.Engine`; needs the groups of `meditron.models.megatron.parallel`.
+
+    Args:
+        architecture: the whole model.
+        config: settings of the run.
+        vocab_padding_multiple: the embedding's rows are padded to a multiple of this per rank.
+    """
+
+    def __init__(
+        self, architecture: Architecture, config: PretrainConfig, vocab_padding_multiple: int
+    ) -> None:
+        self._architecture, self._config = architecture, config
+        self._vocab_padding_multiple = vocab_padding_multiple
+        self._bf16 = config.precision == "bf16"
+        self.device = training_device()
+        self.data_parallel_rank: int = parallel_state.get_data_parallel_rank()
+        self._forward_backward = get_forward_backward_func()
+
+    def build(self, weights: WeightSource) -> None:
+        """Make model and optimizer, filled from Hugging Face tensors."""
+        config = self._config
+        self._model: Any = build_model(
+            self._architecture,
+            dtype=torch.bfloat16 if self._bf16 else torch.float32,
+            vocab_padding_multiple=self._vocab_padding_multiple,
+            sequence_parallel=config.parallel.sequence_parallel,
+            recompute=config.recompute == "full",
+            max_sequence_length=config.sequence_length,
+        )
+        load_weights(self._model, self._architecture, weights)
+        self._model.to(self.device)
+        inner = Float16Module(self._model.config, self._model) if self._bf16 else self._model
+        self._ddp: Any = DistributedDataParallel(
+            self._model.config,
+            DistributedDataParallelConfig(
+                grad_reduce_in_fp32=True, use_distributed_optimizer=config.parallel.distributed_optimizer
+            ),
+            inner,
+        )
+        self._optimizer: Any = get_megatron_optimizer(self._optimizer_config(), [self._ddp])
+        self._model.config.finalize_model_grads_func = finalize_model_grads
+
+    def _optimizer_config(self) -> OptimizerConfig:
+        settings = self._config.optimizer
+        return OptimizerConfig(
+            optimizer="adam",
+            lr=settings.lr,
+            min_lr=settings.min_lr,
+            weight_decay=settings.weight_decay,
+            adam_beta1=settings.adam_beta1,
+            adam_beta2=settings.adam_beta2,
+            adam_eps=settings.adam_eps,
+            clip_grad=settings.clip_grad,
+            bf16=self._bf16,
+            params_dtype=torch.bfloat16 if self._bf16 else torch.float32,
+            use_distributed_optimizer=self._config.parallel.distributed_optimizer,
+        )
+
+    def _passes(self, inputs_MBS: Tensor, labels_MBS: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs_BS, labels_BS in zip(inputs_MBS, labels_MBS, strict=True):
+            yield inputs_BS.to(self.device), labels_BS.to(self.device)
+
+    def _run(self, inputs_MBS: Tensor, labels_MBS: Tensor, *, forward_only: bool) -> tuple[float, int]:
+        """Sum of the losses and number of labelled tokens over all processes."""
+        batches, micro_batch_size, length = inputs_MBS.shape
+        outputs = self._forward_backward(
+            forward_step_func=_forward,
+            data_iterator=self._passes(inputs_MBS, labels_MBS),
+            model=[self._ddp],
+            num_microbatches=batches,
+            seq_length=length,
+            micro_batch_size=micro_batch_size,
+            forward_only=forward_only,
+        )
+        total = torch.zeros(2, dtype=torch.float64, device=self.device)
+        if parallel_state.get_tensor_model_parallel_rank() == 0:  # the others have the same
+            for output in outputs:  # empty but on the last pipeline stage
+                total += output["loss"].double()
+        dist.all_reduce(total)
+        return float(total[0]), int(total[1])
+
+    def forward_backward(self, inputs_MBS: Tensor, labels_MBS: Tensor) -> float:
+        """Gradients of the mean loss of the global batch; returns that loss."""
+        self._ddp.train()
+        self._ddp.zero_grad_buffer()
+        self._optimizer.zero_grad()
+        total, tokens = self._run(inputs_MBS, labels_MBS, forward_only=False)
+        return total / max(tokens, 1)
+
+    @torch.no_grad()
+    def update(self, loss: float, lr: float) -> StepResult:
+        """Apply the gradients at a learning rate, unless loss or norm is not finite on any process."""
+        optimizer = self._optimizer
+        optimizer.prepare_grads()
+        norm = float(optimizer.get_grad_norm())
+        bad = torch.tensor(0.0 if math.isfinite(norm) and math.isfinite(loss) else 1.0, device=self.device)
+        dist.all_reduce(bad)
+        if bad > 0:
+            return StepResult(loss=loss, grad_norm=norm, applied=False)
+        if self._config.optimizer.clip_grad > 0:
+            for part in optimizer.chained_optimizers:
+                clip_grad_by_total_norm_fp32(part.get_parameters(), self._config.optimizer.clip_grad, norm)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step_with_ready_grads()
+        return StepResult(loss=loss, grad_norm=norm, applied=True)
+
+    @torch.no_grad()
+    def eval_step(self, inputs_MBS: Tensor, labels_MBS: Tensor) -> tuple[float, int]:
+        """Sum of the losses and number of labelled tokens over all processes, without gradients."""
+        self._ddp.eval()
+        return self._run(inputs_MBS, labels_MBS, forward_only=True)
+
+    def _state(self, *, is_loading: bool) -> dict[str, Any]:
+        model = self._model.sharded_state_dict()
+        optimizer = self._optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=_SHARDING)
+        return {"model": model, "optimizer": optimizer}
+
+    def save(self, folder: Path) -> None:
+        """Write weights and optimizer state; every process calls it with the same empty folder.
+
+        Raises:
+            DiskFullError: the disk or quota is used up.
+            CheckpointError: it cannot be written for another reason.
+        """
+        try:
+            dist_checkpointing.save(self._state(is_loading=False), str(folder))
+        except Exception as error:  # the library wraps what its writers raise in types of its own
+            if "No space left" in str(error) or "quota" in str(error).lower():
+                raise DiskFullError(f"{folder.parent}: the disk is full; free space and run again") from error
+            raise CheckpointError(f"{folder.parent}: cannot save a checkpoint ({error})") from error
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote, at any layout.
+
+        Raises:
+            CheckpointError: the checkpoint holds other tensors than the model has.
+        """
+        check_plain(folder)
+        try:
+            state = dist_checkpointing.load(self._state(is_loading=True), str(folder))
+        except Exception as error:  # as in `save`
+            raise CheckpointError(f"{folder}: cannot be loaded ({error})") from error
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+def check_plain(folder: Path) -> None:
+    """Refuse a checkpoint whose common file holds anything but plain data, before Megatron unpickles it.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    try:
+        torch.load(folder / "common.pt", weights_only=True, map_location="cpu")
+    except Exception as error:  # any: unpickling what is not plain
+        raise CheckpointError(
+            f"{folder / 'common.pt'}: holds more than plain data ({error}); it is not of this program"
+        ) from error
+
+
+def _forward(batches: Iterator[tuple[Tensor, Tensor]], model: torch.nn.Module) -> tuple[Tensor, Any]:
+    inputs_BS, labels_BS = next(batches)
+    positions_BS = torch.arange(inputs_BS.shape[1], device=inputs_BS.device).expand_as(inputs_BS)
+    loss_mask_BS = labels_BS != IGNORE
+    output = model(inputs_BS, positions_BS, attention_mask=None, labels=labels_BS.clamp(min=0))
+    return output, partial(_loss, loss_mask_BS)
+
+
+def _loss(loss_mask_BS: Tensor, losses_BS: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Sum of the losses, number of labelled tokens, and both for the log."""
+    mask_BS = loss_mask_BS.to(losses_BS.dtype)
+    total, tokens = (losses_BS * mask_BS).sum(), loss_mask_BS.sum()
+    return total, tokens.int(), {"loss": torch.stack([total.detach(), tokens.to(total.dtype)])}

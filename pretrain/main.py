@@ -1,0 +1,206 @@
+"""`meditron pretrain`: shards and a base model to checkpoints."""
+
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meditron.checkpoints import newest
+from meditron.config import PretrainConfig, Recipe
+from meditron.config.loading import dump_recipe, recipe_dict
+from meditron.errors import REQUEUE_EXIT_CODE, ConfigError, InputError, MeditronError
+from meditron.files import atomic_write_text
+from meditron.manifest import MANIFEST, read_manifest
+from meditron.progress import console, progress
+from meditron.runs import RunFolder
+
+if TYPE_CHECKING:
+    from meditron.models.architecture import Architecture
+    from meditron.models.safetensors_folder import WeightSource
+    from pretrain.trainer import Trainer
+
+SHAPING = (
+    "engine",
+    "sequence_length",
+    "global_batch_size",
+    "train_steps",
+    "precision",
+    "weights",
+    "optimizer",
+)
+"""Settings that must stay when a run is resumed; layout, recomputation and intervals may change."""
+
+
+def main(recipe: Recipe) -> int:
+    """Train a recipe's model, from its newest checkpoint if there is one.
+
+    Alone, it starts the processes of `pretrain.parallel` itself; under torchrun it joins them.
+
+    Returns:
+        0, or the documented code of a run that was asked to save and stop.
+
+    Raises:
+        ConfigError, InputError, ManifestError: what the run needs is missing, damaged, or does not fit.
+        CheckpointError: the run folder belongs to another run.
+        DiskFullError: a checkpoint does not fit.
+        TrainingError: losses are not finite, or a process ended.
+    """
+    config = recipe.pretrain
+    assert config.run_dir is not None, "resolve() fills the paths"
+    world_size = config.parallel.world_size
+    if "RANK" not in os.environ and world_size > 1:
+        from meditron.processes import run_processes
+
+        _check(recipe)
+        path = Path(config.run_dir) / "launched.yaml"
+        atomic_write_text(path, dump_recipe(recipe))
+        return run_processes(["pretrain", "--config", str(path)], world_size, Path(config.run_dir) / "logs")
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != world_size:
+        raise ConfigError(
+            f"pretrain.parallel: tensor x pipeline x data = {world_size}, but {started} processes were started; "
+            "make both equal"
+        )
+    return _join_and_run(recipe, RunFolder(config.run_dir))
+
+
+def _join_and_run(recipe: Recipe, run: RunFolder) -> int:
+    architecture = _check(recipe)
+    from meditron.models.megatron.parallel import join_processes, leave_processes
+
+    config = recipe.pretrain
+    is_main = os.environ.get("RANK", "0") == "0"
+    layout = config.parallel
+    join_processes(
+        layout.tensor_model_parallel_size,
+        layout.pipeline_model_parallel_size,
+        recipe.seed,
+        config.timeout_minutes,
+    )
+    try:
+        code = _run(recipe, run, architecture)
+    except MeditronError as error:
+        if is_main and run.info():
+            run.mark("failed", error=str(error))
+        raise  # the groups are left as they are: the other processes may wait for this one
+    leave_processes()
+    return code
+
+
+def _check(recipe: Recipe) -> "Architecture":
+    """What can be refused before any process is started; returns the model to train.
+
+    Raises:
+        ConfigError: model, tokenizer and layout do not go together.
+    """
+    from meditron.models.architecture import find_architecture
+    from meditron.models.megatron.llama import check_layout
+
+    config = recipe.pretrain
+    architecture = find_architecture(str(recipe.model.base))
+    layout = config.parallel
+    check_layout(architecture, layout.tensor_model_parallel_size, layout.pipeline_model_parallel_size)
+    read_manifest(str(config.shards), kind="shards", check_files="size")
+    vocab_size = int(_table(config)["vocab_size"])
+    if vocab_size > architecture.vocab_size:
+        raise ConfigError(
+            f"model.base: its embedding has {architecture.vocab_size} rows, the tokenizer of the shards "
+            f"{vocab_size} ids; tokenize with the model's own tokenizer"
+        )
+    longest = max(architecture.max_position_embeddings, config.sequence_length)
+    return replace(architecture, max_position_embeddings=longest)
+
+
+def _table(config: PretrainConfig) -> dict[str, Any]:
+    path = Path(str(config.shards)) / "tokens.json"
+    try:
+        table = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); tokenize again") from None
+    assert isinstance(table, dict)
+    return table
+
+
+def _run(recipe: Recipe, run: RunFolder, architecture: "Architecture") -> int:
+    import torch.distributed as dist
+
+    from meditron.stopping import StopRequest
+    from pretrain.trainer import fit, restore
+
+    is_main = dist.get_rank() == 0
+    identity = _identity(recipe, is_main)
+    if is_main:
+        run.create(recipe_dict(recipe), "pretrain")
+    dist.barrier()
+    found = newest(run.checkpoints, identity, "pretrain")
+    if found is None and is_main and recipe.model.parity_check and Path(str(recipe.model.base)).is_dir():
+        from meditron.models.parity import check_parity_apart
+
+        check_parity_apart(str(recipe.model.base))
+    trainer = _build(recipe, run, architecture, identity)
+    if found is not None:
+        restore(trainer, *found)
+        trainer.log("resume", path=found[0].name)
+    steps = recipe.pretrain.train_steps
+    with StopRequest(run.path / "triggers") as stop, progress(steps, "pretrain", "steps") as task:
+        task.start_at(trainer.state.step)
+        finished = fit(trainer, stop, task)
+    if is_main:
+        run.mark("finished" if finished else "stopped", step=trainer.state.step)
+        if not finished:
+            console().print(
+                f"pretrain: saved after step {trainer.state.step} and stopped; run it again to go on"
+            )
+    return 0 if finished else REQUEUE_EXIT_CODE
+
+
+def _identity(recipe: Recipe, is_main: bool) -> dict[str, Any]:
+    """What shapes the run. The main process also holds every byte of the shards against its hash."""
+    config = recipe.pretrain
+    check = "full" if is_main else "size"
+    shards = read_manifest(str(config.shards), kind="shards", check_files=check)  # type: ignore[arg-type]
+    settings = asdict(config)
+    base = Path(str(recipe.model.base))
+    has_manifest = (base / MANIFEST).is_file()
+    model = read_manifest(base, kind="model").hash if has_manifest else str(recipe.model.base)
+    shaping = {name: settings[name] for name in SHAPING} | {"seed": recipe.seed}
+    return {"config": json.loads(json.dumps(shaping)), "inputs": {"shards": shards.hash, "model": model}}
+
+
+def _build(
+    recipe: Recipe, run: RunFolder, architecture: "Architecture", identity: dict[str, Any]
+) -> "Trainer":
+    from pretrain.data import TrainingData, ValidationData, open_shard, shares
+    from pretrain.engines.megatron import MegatronEngine
+    from pretrain.trainer import Trainer
+
+    config = recipe.pretrain
+    engine = MegatronEngine(architecture, config, recipe.model.vocab_padding_multiple)
+    engine.build(_weights(recipe, architecture))
+    shards = Path(str(config.shards))
+    sources = _table(config)["sources"]
+    weights = shares(config.weights, {name: row["train_tokens"] for name, row in sources.items()})
+    held_out = [name for name, row in sorted(sources.items()) if row["validation_tokens"] > 1]
+    return Trainer(
+        config=config,
+        architecture=architecture,
+        engine=engine,
+        train=TrainingData(shards, weights, config.sequence_length, recipe.seed),
+        validation={
+            name: ValidationData(
+                open_shard(shards / "validation" / name), config.sequence_length, config.validation.max_tokens
+            )
+            for name in held_out
+        },
+        run=run,
+        identity=identity,
+    )
+
+
+def _weights(recipe: Recipe, architecture: "Architecture") -> "WeightSource":
+    """The base folder's weights; fresh ones for a preset."""
+    from meditron.models.safetensors_folder import FolderWeights, RandomWeights
+
+    base = Path(str(recipe.model.base))
+    return FolderWeights(base) if base.is_dir() else RandomWeights(architecture, recipe.seed)

@@ -1,0 +1,248 @@
+"""The training loop: steps, validations, checkpoints, and what to do when numbers are not finite."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from meditron import checkpoints
+from meditron.config.pretrain import PretrainConfig
+from meditron.errors import TrainingError
+from meditron.files import atomic_dir
+from meditron.manifest import write_manifest
+from meditron.measuring import Clock, peak_memory
+from meditron.models.architecture import Architecture
+from meditron.progress import Task
+from meditron.runs import RunFolder
+from meditron.stopping import StopRequest
+from pretrain import metrics
+from pretrain.data import TrainingData, ValidationData
+from pretrain.engines import Engine
+from pretrain.schedule import learning_rate
+
+
+@dataclass(kw_only=True)
+class State:
+    """Where the run stands; a checkpoint carries it beside the weights.
+
+    No random state is among it: the data order is counted, and a Llama has no dropout.
+    """
+
+    step: int = 0
+    """Finished steps."""
+    sample: int = 0
+    """Next sample of the data order."""
+    tokens: int = 0
+    """Tokens learnt from."""
+    skipped_in_row: int = 0
+    """Steps just skipped because a number was not finite."""
+    rollbacks: int = 0
+    """Returns to a checkpoint so far."""
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """Everything that the loop works with."""
+
+    config: PretrainConfig
+    """Settings."""
+    architecture: Architecture
+    """The model, for FLOP."""
+    engine: Engine
+    """Model and optimizer."""
+    train: TrainingData
+    """Samples of every step."""
+    validation: Mapping[str, ValidationData]
+    """Held-out windows by source."""
+    run: RunFolder
+    """Where the log and the checkpoints go."""
+    identity: dict[str, Any]
+    """What a checkpoint must have in common with the run, see `meditron.checkpoints.newest`."""
+    state: State = field(default_factory=State)
+    """Progress."""
+    validated: int = field(default=-1, init=False)
+    """Step of the last validation."""
+    stall: float = field(default=0.0, init=False)
+    """Seconds that saving took since the last step."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the log."""
+        return dist.get_rank() == 0
+
+    def log(self, event: str, **fields: Any) -> None:  # noqa: ANN401 - JSON values
+        """Append a line to the run's log, on the main process."""
+        if self.is_main:
+            self.run.log({"event": event, "step": self.state.step, **fields})
+
+
+def fit(trainer: Trainer, stop: StopRequest, task: Task) -> bool:
+    """Train to the last step.
+
+    Returns:
+        True when it is reached; False when the run was asked to stop, with its state saved.
+
+    Raises:
+        TrainingError: losses stayed not finite after as many returns to a checkpoint as are allowed.
+        DiskFullError: a checkpoint does not fit.
+    """
+    config, state = trainer.config, trainer.state
+    if state.step == 0:
+        validate(trainer)
+    while state.step < config.train_steps:
+        record = train_step(trainer)
+        trainer.log("step", **record)
+        task.set(state.step, loss=record["loss"], lr=record["lr"], tok_s=record["tokens_per_second"])
+        if state.skipped_in_row >= config.fault.max_skipped_in_row:
+            roll_back(trainer)
+            continue
+        done = state.step == config.train_steps
+        if done or state.step % config.validation.interval == 0:
+            validate(trainer)
+        save, end = _agree(trainer, stop)
+        if done or save or end or state.step % config.checkpoint.interval == 0:
+            save_checkpoint(trainer)
+            if trainer.is_main:
+                stop.clear()
+        if end and not done:
+            return False
+    return True
+
+
+def _agree(trainer: Trainer, stop: StopRequest) -> tuple[bool, bool]:
+    """(save, stop), the same on all processes: what any of them was asked for."""
+    wishes = torch.tensor(stop.wants(), dtype=torch.float32, device=trainer.engine.device)
+    dist.all_reduce(wishes)
+    save, end = wishes.tolist()
+    return save > 0, end > 0
+
+
+def train_step(trainer: Trainer) -> dict[str, Any]:
+    """One optimizer step over the global batch; returns the figures to log."""
+    config, state, engine = trainer.config, trainer.state, trainer.engine
+    clock = Clock(engine.device)
+    tokens, sources = trainer.train.batch(
+        state.sample,
+        config.global_batch_size,
+        config.micro_batch_size,
+        engine.data_parallel_rank,
+        config.parallel.data_parallel_size,
+    )
+    tokens_MBS = torch.from_numpy(tokens)
+    clock.lap("data")
+    loss = engine.forward_backward(tokens_MBS[..., :-1].contiguous(), tokens_MBS[..., 1:].contiguous())
+    clock.lap("forward_backward")
+    lr = learning_rate(state.step, config.train_steps, config.optimizer)
+    result = engine.update(loss, lr)
+    clock.lap("optimizer")
+    first, state.sample = state.sample, state.sample + config.global_batch_size
+    state.step += 1
+    record: dict[str, Any] = {"loss": result.loss, "grad_norm": result.grad_norm, "lr": lr}
+    if result.applied:
+        state.skipped_in_row = 0
+        state.tokens += config.global_batch_size * config.sequence_length
+    else:
+        state.skipped_in_row += 1
+        record |= {"skipped": True, "samples": [first, state.sample]}
+        record |= {name: _json_number(record[name]) for name in ("loss", "grad_norm")}
+    stall, trainer.stall = trainer.stall, 0.0
+    return record | {
+        "tokens": state.tokens,
+        **metrics.speed(trainer.architecture, config, clock.total, metrics.peak_flops(config)),
+        "seconds": {**clock.laps, "checkpoint": stall},
+        "memory_bytes": peak_memory(engine.device),
+        "sources": {name: count / len(sources) for name, count in sorted(Counter(sources).items())},
+    }
+
+
+def _json_number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)  # JSON knows no NaN
+
+
+def roll_back(trainer: Trainer) -> None:
+    """Return to the newest checkpoint, and leave out the samples since then.
+
+    Raises:
+        TrainingError: there is no checkpoint, or it was done too often.
+    """
+    config, state = trainer.config, trainer.state
+    bad = f"losses or gradients of the samples up to {state.sample} are not finite"
+    found = checkpoints.newest(trainer.run.checkpoints, trainer.identity, "pretrain")
+    if found is None:
+        raise TrainingError(f"pretrain: {bad} and there is no checkpoint yet; lower pretrain.optimizer.lr")
+    if state.rollbacks >= config.fault.max_rollbacks:
+        raise TrainingError(
+            f"pretrain: {bad} after {state.rollbacks} returns to a checkpoint (pretrain.fault.max_rollbacks); "
+            "look at the skipped steps in log.jsonl, and lower pretrain.optimizer.lr"
+        )
+    sample, rollbacks = state.sample, state.rollbacks + 1
+    restore(trainer, *found)
+    state.sample, state.rollbacks, state.skipped_in_row = sample, rollbacks, 0
+    trainer.log("rollback", path=found[0].name, next_sample=sample)
+
+
+def restore(trainer: Trainer, path: Path, manifest: checkpoints.Manifest) -> None:
+    """Load a checkpoint: weights, optimizer, progress."""
+    trainer.engine.load(path)
+    for name in asdict(trainer.state):
+        setattr(trainer.state, name, int(manifest.counts[name]))
+
+
+def save_checkpoint(trainer: Trainer) -> None:
+    """Save the state after the last finished step, whole or not at all; then remove old ones."""
+    started = time.perf_counter()
+    path = checkpoints.checkpoint_path(trainer.run.checkpoints, trainer.state.step)
+    with _shared_atomic_dir(path) as aside:
+        trainer.engine.save(aside)
+        dist.barrier()
+        if trainer.is_main:
+            architecture = {
+                "architecture": trainer.architecture.to_hf(),
+                "precision": trainer.config.precision,
+            }
+            counts = asdict(trainer.state)
+            write_manifest(aside, kind="checkpoint", counts=counts, extra=architecture, **trainer.identity)
+    if trainer.is_main:
+        checkpoints.prune(trainer.run.checkpoints, trainer.config.checkpoint.keep)
+    seconds = time.perf_counter() - started
+    trainer.stall += seconds
+    trainer.log("checkpoint", path=path.name, seconds=round(seconds, 4))
+
+
+@contextmanager
+def _shared_atomic_dir(path: Path) -> Iterator[Path]:
+    """`atomic_dir` for all processes: they write to one folder, the main one makes and renames it."""
+    if dist.get_rank() == 0:
+        with atomic_dir(path) as folder:
+            dist.broadcast_object_list([str(folder)])
+            yield folder
+            dist.barrier()
+    else:
+        name: list[Any] = [None]
+        dist.broadcast_object_list(name)
+        yield Path(name[0])
+        dist.barrier()
+    dist.barrier()
+
+
+def validate(trainer: Trainer) -> None:
+    """Log loss and perplexity of each source's held-out text; once a step at most."""
+    state, config = trainer.state, trainer.config
+    if trainer.validated == state.step:
+        return
+    trainer.validated = state.step
+    for source, data in trainer.validation.items():
+        inputs, labels = data.batch(
+            config.micro_batch_size, trainer.engine.data_parallel_rank, config.parallel.data_parallel_size
+        )
+        total, tokens = trainer.engine.eval_step(torch.from_numpy(inputs), torch.from_numpy(labels))
+        loss = total / tokens
+        perplexity = math.exp(min(loss, 700.0))
+        trainer.log("validation", source=source, loss=loss, perplexity=perplexity, tokens=tokens)
