@@ -26,8 +26,18 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(old)
 
 
+def newest_whole(folder: Path) -> tuple[Path, Manifest] | None:
+    """The newest checkpoint whose files match its manifest; damaged ones are named and skipped."""
+    for path in saved(folder):
+        try:
+            return path, read_manifest(path, kind="checkpoint", check_files="full")
+        except ManifestError as error:
+            console().print(f"{error} (this checkpoint is skipped)", soft_wrap=True)
+    return None
+
+
 def newest(folder: Path, identity: Mapping[str, Any], verb: str) -> tuple[Path, Manifest] | None:
-    """The newest checkpoint that is whole; damaged ones are named and skipped.
+    """As `newest_whole`, for the run that goes on from it.
 
     Args:
         folder: holds all checkpoints of the run.
@@ -37,15 +47,10 @@ def newest(folder: Path, identity: Mapping[str, Any], verb: str) -> tuple[Path, 
     Raises:
         CheckpointError: it was made by a run with other data, another model, or other settings.
     """
-    for path in saved(folder):
-        try:
-            manifest = read_manifest(path, kind="checkpoint", check_files="full")
-        except ManifestError as error:
-            console().print(f"{error} (this checkpoint is skipped)")
-            continue
-        _check_identity(path, manifest, identity, verb)
-        return path, manifest
-    return None
+    found = newest_whole(folder)
+    if found is not None:
+        _check_identity(*found, identity, verb)
+    return found
 
 
 def _check_identity(path: Path, manifest: Manifest, identity: Mapping[str, Any], verb: str) -> None:

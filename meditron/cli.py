@@ -27,6 +27,10 @@ VERBS: dict[str, Verb] = {
     "curate": Verb("data_curation.curate:main", ("curate",), "read sources, clean, dedup, split: a corpus"),
     "tokenize": Verb("data_curation.tokenize:main", ("tokenize",), "turn a corpus into Megatron shards"),
     "import": Verb("meditron.models.importing:main", ("model",), "GGUF or hub model to a clean base folder"),
+    "pretrain": Verb("pretrain.main:main", ("model", "pretrain"), "continue training a base model on shards"),
+    "export": Verb(
+        "meditron.models.exporting:main", ("model", "export"), "checkpoint to a model folder"
+    ),
     "finetune": Verb("finetune.main:main", ("finetune",), "instruction tuning of a Hugging Face folder"),
     "run": Verb("launch.run:main", ("run",), "all stages here, from the first unfinished one"),
     "launch": Verb("launch.slurm:main", ("launch",), "the stages as SLURM jobs, or their scripts"),

@@ -59,8 +59,8 @@ def main(recipe: Recipe) -> int:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != world_size:
         raise ConfigError(
-            f"pretrain.parallel: tensor x pipeline x data = {world_size}, but {started} processes were started; "
-            "make both equal"
+            f"pretrain.parallel: tensor x pipeline x data = {world_size}, but {started} processes were "
+            "started; make both equal"
         )
     return _join_and_run(recipe, RunFolder(config.run_dir))
 

@@ -16,7 +16,7 @@ from meditron import checkpoints
 from meditron.config.pretrain import PretrainConfig
 from meditron.errors import TrainingError
 from meditron.files import atomic_dir
-from meditron.manifest import write_manifest
+from meditron.manifest import Manifest, write_manifest
 from meditron.measuring import Clock, peak_memory
 from meditron.models.architecture import Architecture
 from meditron.progress import Task
@@ -179,8 +179,8 @@ def roll_back(trainer: Trainer) -> None:
         raise TrainingError(f"pretrain: {bad} and there is no checkpoint yet; lower pretrain.optimizer.lr")
     if state.rollbacks >= config.fault.max_rollbacks:
         raise TrainingError(
-            f"pretrain: {bad} after {state.rollbacks} returns to a checkpoint (pretrain.fault.max_rollbacks); "
-            "look at the skipped steps in log.jsonl, and lower pretrain.optimizer.lr"
+            f"pretrain: {bad} after {state.rollbacks} returns to a checkpoint "
+            "(pretrain.fault.max_rollbacks); look at the skipped steps in log.jsonl, and lower pretrain.optimizer.lr"
         )
     sample, rollbacks = state.sample, state.rollbacks + 1
     restore(trainer, *found)
@@ -188,7 +188,7 @@ def roll_back(trainer: Trainer) -> None:
     trainer.log("rollback", path=found[0].name, next_sample=sample)
 
 
-def restore(trainer: Trainer, path: Path, manifest: checkpoints.Manifest) -> None:
+def restore(trainer: Trainer, path: Path, manifest: Manifest) -> None:
     """Load a checkpoint: weights, optimizer, progress."""
     trainer.engine.load(path)
     for name in asdict(trainer.state):

@@ -6,7 +6,7 @@ Both are run a layer at a time, so that a comparison holds two layers and not tw
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from meditron.models.safetensors_folder import FolderWeights
 TOLERANCE = 1e-4
 """Largest absolute difference of fp32 logits that counts as equal."""
 SEQUENCE_LENGTH = 64
+ParameterReader = Callable[[str, torch.Size], Tensor]
 
 
 def probe_tokens(architecture: Architecture) -> Tensor:
@@ -65,14 +66,18 @@ def _rows(weights: FolderWeights, name: str, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def megatron_logits_of_folder(folder: str | Path, tokens: Tensor) -> Tensor:
-    """Logits of the folder's model by Megatron's layers; shapes as `huggingface_logits`."""
+def megatron_logits(architecture: Architecture, read: ParameterReader, tokens: Tensor) -> Tensor:
+    """Logits of the same model by Megatron's layers; shapes as `huggingface_logits`.
+
+    Args:
+        architecture: the whole model.
+        read: gives a whole Megatron parameter by its name (layers numbered from 0) and shape.
+        tokens: [b, s].
+    """
     from meditron.models.megatron.llama import build_model
     from meditron.models.megatron.parallel import alone
-    from meditron.models.megatron.weights import global_names, shard_from_hf
+    from meditron.models.megatron.weights import global_names
 
-    architecture = read_architecture(folder)
-    weights = FolderWeights(folder)
     with alone():
         model = build_model(replace(architecture, num_hidden_layers=1)).eval()
         positions = torch.arange(tokens.shape[1])[None].expand_as(tokens)
@@ -80,7 +85,7 @@ def megatron_logits_of_folder(folder: str | Path, tokens: Tensor) -> Tensor:
         for number in range(architecture.num_hidden_layers):
             for name, parameter in global_names(model, layer_offset=number):
                 if number == 0 or name.startswith("decoder.layers."):
-                    parameter.copy_(shard_from_hf(name, parameter.shape, architecture, weights))
+                    parameter.copy_(read(name, parameter.shape))
             if hidden is None:
                 hidden = model.embedding(input_ids=tokens, position_ids=positions)
                 rotary = model.rotary_pos_emb(tokens.shape[1])
@@ -93,14 +98,6 @@ def _project(model: torch.nn.Module, hidden: Tensor, architecture: Architecture)
     weight = model.shared_embedding_or_output_weight() if tied else None  # type: ignore[operator]
     logits_sbv: Tensor = model.output_layer(hidden, weight=weight)[0]  # type: ignore[operator]
     return logits_sbv.transpose(0, 1)[..., : architecture.vocab_size]
-
-
-@torch.no_grad()
-def megatron_logits(model: torch.nn.Module, tokens: Tensor) -> Tensor:
-    """Logits of a whole Megatron model in memory; shapes as `huggingface_logits`."""
-    positions = torch.arange(tokens.shape[1])[None].expand_as(tokens)
-    logits: Tensor = model.eval()(tokens, positions, attention_mask=None)
-    return logits[..., : model.architecture.vocab_size].float()  # type: ignore[union-attr,index,misc]
 
 
 def require_equal(reference: Tensor, other: Tensor, what: str, tolerance: float = TOLERANCE) -> float:
@@ -128,9 +125,15 @@ def check_parity(folder: str | Path, *, tolerance: float = TOLERANCE) -> float:
         ParityError: it is above `tolerance`.
         InputError: the folder is no readable Llama.
     """
-    tokens = probe_tokens(read_architecture(folder))
-    reference = huggingface_logits(folder, tokens)
-    return require_equal(reference, megatron_logits_of_folder(folder, tokens), str(folder), tolerance)
+    from meditron.models.megatron.weights import shard_from_hf
+
+    architecture = read_architecture(folder)
+    weights = FolderWeights(folder)
+    tokens = probe_tokens(architecture)
+    other = megatron_logits(
+        architecture, lambda name, shape: shard_from_hf(name, shape, architecture, weights), tokens
+    )
+    return require_equal(huggingface_logits(folder, tokens), other, str(folder), tolerance)
 
 
 def check_parity_apart(folder: str | Path) -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +92,5 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(processes, "_start", start)
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.5)
-    started = time.monotonic()
     with pytest.raises(TrainingError, match=r"process 1 ended with code -9; its last line is 'the end'"):
         processes.run_processes([], 2, tmp_path)
-    assert time.monotonic() - started < 30

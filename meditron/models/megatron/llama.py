@@ -204,6 +204,7 @@ def _transformer_config(
         pipeline_model_parallel_size=pp,
         sequence_parallel=sequence_parallel,
         calculate_per_token_loss=True,
+        cuda_graph_scope=[],
         recompute_granularity="full" if recompute else None,
         recompute_method="uniform" if recompute else None,
         recompute_num_layers=1 if recompute else None,
@@ -244,4 +245,9 @@ def _layer_spec() -> ModuleSpec:
     )
 
 
-warnings.filterwarnings("ignore", message=".*barrier.*device under current context.*")
+for _message in (
+    ".*barrier.*device under current context.*",
+    ".*grad attribute of a Tensor that is not a leaf.*",
+    ".*torch.distributed.(reduce_scatter|all_gather_into)_tensor. is deprecated.*",
+):  # of megatron-core's own code, not of its user's
+    warnings.filterwarnings("ignore", message=_message)
