@@ -61,20 +61,22 @@ def write_quarantine(plan: Plan, parts: Path, path: Path) -> None:
 
 
 def print_summary(statistics: dict[str, dict[str, Any]], output: Path) -> None:
-    """A table of the sources, for people."""
+    """A table of the sources for people, fit for 80 columns, and below it what was dropped and why."""
     from rich.table import Table
 
-    table = Table(title=f"corpus  {output}", title_justify="left")
-    table.add_column("source")
-    table.add_column("kind")
-    for heading in ("read", "kept", "train", "validation", "M chars"):
-        table.add_column(heading, justify="right")
-    table.add_column("dropped")
+    table = Table(title=f"corpus  {output}", title_justify="left", title_style="bold", box=None)
+    for heading in ("source", "kind"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("read", "kept", "held out", "M chars"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, source in statistics.items():
+        numbers = [f"{source[column]:,}" for column in ("read", "kept", "validation")]
+        table.add_row(name, source["kind"], *numbers, f"{source['chars'] / 1e6:,.2f}")
+    console().print(table)
     for name, source in statistics.items():
         reasons = dict(source["dropped"])
         if source["quarantined"]:
             reasons["unreadable"] = source["quarantined"]
-        numbers = [f"{source[column]:,}" for column in ("read", "kept", "train", "validation")]
-        listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
-        table.add_row(name, source["kind"], *numbers, f"{source['chars'] / 1e6:,.2f}", listed or "-")
-    console().print(table)
+        if reasons:
+            listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+            console().print(f"dropped from {name}: {listed}")

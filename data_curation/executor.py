@@ -43,7 +43,7 @@ def run_tasks(
         logging_dir=str(folder),
     )
     finished = set(range(len(sizes))) - set(executor.get_incomplete_ranks())
-    with disk_errors(folder), progress(round(sum(sizes), 2), title, "MB") as task:
+    with disk_errors(folder), progress(sum(sizes), title, "MB") as task:
         task.start_at(sum(sizes[rank] for rank in finished))
         with _watch(folder, sizes, task), _logs_to(folder / "datatrove.log"):
             executor.run()
@@ -52,9 +52,9 @@ def run_tasks(
 class QuietExecutor(LocalPipelineExecutor):  # type: ignore[misc]
     """datatrove's local executor without its copy of every log line on the terminal."""
 
-    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:  # noqa: ANN401
+    def _launch_run_for_rank(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - datatrove's own
         with _logs_to(Path(self.logging_dir.path) / "datatrove.log"):
-            return super()._run_for_rank(rank, local_rank, node_rank)
+            return super()._launch_run_for_rank(*args, **options)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class ReadChunk(PipelineStep):  # type: ignore[misc]
         for file in chunk.files:
             path = Path(self._plan.root, file)
             ledger.inputs[file] = sha256_file(path)
-            for record in read_source(path, source.reader, source.options):
+            for record in read_source(path, source.reader, source.options, file):
                 yield file, done, record
             done += path.stat().st_size
 
@@ -80,6 +80,7 @@ class ReadChunk(PipelineStep):  # type: ignore[misc]
             "title": raw.title or "",
             "license": raw.license or self._plan.sources[chunk.source].license,
             "fields": raw.metadata,
+            "same_text": raw.same_text,
         }
         return Document(text=raw.text, id=f"{chunk.source}/{raw.id}", metadata=metadata)
 
@@ -163,7 +164,7 @@ def _row(document: Document) -> dict[str, Any]:
         "title": document.metadata["title"],
         "license": document.metadata["license"],
         "metadata": json.dumps(document.metadata["fields"], ensure_ascii=False, sort_keys=True),
-        "key": document_key(document.text),
+        "key": document_key(normalise(document.metadata["same_text"]) or document.text),
     }
 
 

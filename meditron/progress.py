@@ -32,7 +32,7 @@ class Task:
         self._fields: dict[str, Any] = {}
         self._started = self._printed = time.monotonic()
         self._bar = bar
-        self._bar_task = bar.add_task(description, total=total, figures="") if bar else None
+        self._bar_task = bar.add_task(description, total=total, figures="", amount="") if bar else None
 
     def start_at(self, done: float) -> None:
         """Say where a resumed task begins, so that its rate counts only new work."""
@@ -48,7 +48,7 @@ class Task:
         self.done = done
         self._fields.update(fields)
         if self._bar is not None and self._bar_task is not None:
-            self._bar.update(self._bar_task, completed=done, figures=self._figures())
+            self._bar.update(self._bar_task, completed=done, figures=self._figures(), amount=self.amount())
         elif time.monotonic() - self._printed >= PLAIN_INTERVAL_SECONDS:
             self.print_line()
 
@@ -60,15 +60,22 @@ class Task:
     def _line(self) -> str:
         elapsed = max(time.monotonic() - self._started, 1e-9)
         rate = (self.done - self._initial) / elapsed
-        parts = [f"{self.description}:"]
-        if self.total:
-            parts.append(f"{self.done:,.0f}/{self.total:,.0f} {self.unit} ({self.done / self.total:.0%})")
-        else:
-            parts.append(f"{self.done:,.0f} {self.unit}")
+        share = f" ({self.done / self.total:.0%})" if self.total else ""
+        parts = [f"{self.description}:", f"{self.amount()}{share}"]
         parts.append(f"{rate:,.3g}/s" if rate < 1000 else f"{rate:,.0f}/s")
         if self.total and rate > 0:
             parts.append(f"{format_seconds((self.total - self.done) / rate)} left")
         return "  ".join([*parts, self._figures()]).rstrip()
+
+    def amount(self) -> str:
+        """`3/10 steps`; of a few megabytes one decimal, and of less than one the kilobytes."""
+        done, total, unit = self.done, self.total, self.unit
+        digits = 0
+        if unit == "MB" and total is not None and total < 100:
+            scale, unit = (1024, "KB") if total < 1 else (1, "MB")
+            done, total, digits = done * scale, total * scale, 1
+        whole = "" if not total else f"/{total:,.{digits}f}"
+        return f"{done:,.{digits}f}{whole} {unit}"
 
     def _figures(self) -> str:
         return "  ".join(f"{name} {_short(value)}" for name, value in self._fields.items())
@@ -98,12 +105,12 @@ def progress(total: float | None, description: str, unit: str = "items") -> Iter
 
 
 def _bar() -> "Progress":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[amount]}"),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[figures]}"),
         console=console(),

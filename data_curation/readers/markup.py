@@ -5,177 +5,222 @@ from collections.abc import Iterator
 
 from lxml import etree
 
-SUPERSCRIPTS = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")
-SUBSCRIPTS = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
-_SUPERSCRIPT = re.compile(r"[0-9+\-−=()n]+")
-_SUBSCRIPT = re.compile(r"[0-9+\-−=()]+")
+from data_curation.readers.citations import Citations
+from data_curation.readers.maths import NO_FORMULA, formula, lowered, name_of, raised
+from data_curation.readers.tables import markdown_table
 
-SKIPPED = frozenset(
-    word
-    for line in (
-        "script style noscript nav form button iframe svg aside template head ref-list journal-",
-        "meta contrib-group aff author-notes permissions pub-date history related-article self-",
-        "uri counts custom-meta-group supplementary-material object-id label ack fn-group",
-        "metadata",
-    )
-    for word in line.split()
+
+def _words(*lines: str) -> frozenset[str]:
+    return frozenset(word for line in lines for word in line.split())
+
+
+SKIPPED = _words(
+    "script style noscript nav form button select iframe svg aside template head ref-list journal-meta",
+    "contrib-group aff author-notes permissions pub-date history related-article self-uri counts object-id",
+    "custom-meta-group media graphic inline-graphic ack fn-group metadata colgroup col colspec",
 )
-"""Elements whose text is not part of what a document says; labels are taken up by their parents."""
-SECTIONS = frozenset(["sec", "section", "abstract", "app"])
-PARAGRAPHS = frozenset(
-    word
-    for line in ("p para dd dt attrib disp-quote blockquote pre verse-line caption figcaption",)
-    for word in line.split()
-)
-LISTS = frozenset(["list", "ul", "ol", "def-list"])
-TABLES = frozenset(["table-wrap", "table"])
-FIGURES = frozenset(["fig", "figure"])
+"""Elements whose text is not part of what a document says."""
+SECTIONS = _words("sec section abstract app glossary")
+LISTS = _words("list ul ol def-list")
+TABLES = _words("table-wrap table informaltable")
+FIGURES = _words("fig figure supplementary-material")
+FORMULAE = _words("disp-formula equation display-math")
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_CONTAINERS = _words(
+    "p para dt dd attrib disp-quote blockquote quote pre preformat verse-line verse-group speech caption",
+    "figcaption div main article body header footer center boxed-text statement note example exercise rule",
+    "problem solution content fieldset dl details summary title hr fig-group table-wrap-group p-group proof",
+    "floats-group app-group fn address subfigure definition disp-formula-group",
+)
+_BLOCKS = SECTIONS | LISTS | TABLES | FIGURES | FORMULAE | HEADINGS.keys() | _CONTAINERS
+_APART = _BLOCKS | _words("li item list-item def-item td th entry tr row break br newline label")
+"""Elements whose text never runs into the text beside them."""
+_ITEMS = _words("list-item li item def-item")
+_CAPTIONS = _words("caption figcaption title")
+_NO_CONTENT = re.compile(
+    r"\(?(?:click here for (?:additional data )?file\.?|[\d.,]+ ?[kmg]b[^)]*)\)?\.?", re.I
+)
 
 
-def name_of(element: etree._Element) -> str:
-    """Local name in lower case; empty for what is no element, such as an entity reference."""
-    tag = element.tag
-    return etree.QName(tag).localname.lower() if isinstance(tag, str) else ""
-
-
-def inline(element: etree._Element) -> str:
-    """Text of an element in reading order on one line; formulae, citations, powers stay in place."""
-    return " ".join("".join(_pieces(element)).split())
-
-
-def _pieces(element: etree._Element) -> Iterator[str]:
-    yield element.text or ""
-    for child in element:
-        yield _inline_child(child)
-        yield child.tail or ""
-
-
-def _inline_child(child: etree._Element) -> str:
-    name = name_of(child)
-    if name in ("sup", "sub"):
-        return _script(child, name)
-    if name == "xref" and child.get("ref-type") == "bibr" and len(child) and name_of(child[0]) == "sup":
-        return f" [{inline(child)}]" if not (child.text or "").strip() else inline(child)
-    if name in ("inline-formula", "disp-formula", "math"):
-        return formula(child)
-    if name == "br":
-        return " "
-    if name in SKIPPED and name != "label":
-        return ""
-    return "".join(_pieces(child))
-
-
-def _script(element: etree._Element, name: str) -> str:
-    text = inline(element)
-    references = [child for child in element if name_of(child) == "xref" and child.get("ref-type") == "bibr"]
-    if name == "sup" and references:
-        return f" [{text}]"
-    pattern, table, mark = (
-        (_SUPERSCRIPT, SUPERSCRIPTS, "^") if name == "sup" else (_SUBSCRIPT, SUBSCRIPTS, "_")
-    )
-    if pattern.fullmatch(text):
-        return text.translate(table)
-    return f"{mark}{{{text}}}" if text else ""
-
-
-def formula(element: etree._Element) -> str:
-    """TeX without its preamble where there is TeX, else MathML written on one line."""
-    for node in element.iter():
-        if name_of(node) == "tex-math":
-            tex = "".join(str(text) for text in node.itertext())
-            body = re.search(r"\\begin\{document\}(.*?)\\end\{document\}", tex, re.DOTALL)
-            return " ".join((body[1] if body else tex).split())
-    for node in element.iter():
-        if name_of(node) == "math":
-            return "".join(_math(child) for child in node)
-    return " ".join("".join(_pieces(element)).split())
-
-
-def _math(node: etree._Element) -> str:
-    parts = [_math(child) for child in node]
-    match name_of(node), parts:
-        case "mfrac", [top, bottom]:
-            return f"({top})/({bottom})"
-        case "msup", [base, power]:
-            return f"{base}^{{{power}}}"
-        case "msub", [base, index]:
-            return f"{base}_{{{index}}}"
-        case "msubsup", [base, index, power]:
-            return f"{base}_{{{index}}}^{{{power}}}"
-        case "msqrt", _:
-            return f"√({''.join(parts)})"
-        case "annotation" | "annotation-xml", _:
-            return ""
-        case "mtext" | "mo", []:
-            return f" {(node.text or '').strip()} " if (node.text or "").strip() else " "
-    return (node.text or "").strip() + "".join(parts)
-
-
-def blocks(element: etree._Element, depth: int = 2) -> Iterator[str]:
-    """Paragraphs, headings, lists and tables of an element as markdown blocks, in order.
+class Markup:
+    """Turns elements into markdown.
 
     Args:
-        element: a body, section or other container.
-        depth: heading level of its sections.
+        citations: how references are written.
     """
-    loose = [element.text or ""]
-    for child in element:
+
+    def __init__(self, citations: Citations | None = None) -> None:
+        self.citations = citations or Citations()
+
+    def inline(self, element: etree._Element) -> str:
+        """Text of an element in reading order on one line; formulae, citations, powers stay in place."""
+        return self._line(self._pieces(element))
+
+    def _line(self, pieces: Iterator[str] | list[str]) -> str:
+        return self.citations.finish(" ".join("".join(pieces).split()))
+
+    def _pieces(self, element: etree._Element) -> Iterator[str]:
+        yield element.text or ""
+        for child in element:
+            yield from self._child(child)
+            yield child.tail or ""
+
+    def _child(self, child: etree._Element) -> Iterator[str]:
         name = name_of(child)
-        if _is_block(child):
-            yield from _paragraph(loose)
-            loose = []
-            yield from _block(child, name, depth)
+        if name in SKIPPED or not name:
+            return
+        if name in ("sup", "sub"):
+            yield self._script(child, name)
+        elif name in ("xref", "link"):
+            yield self._reference(child)
+        elif name in ("inline-formula", "disp-formula", "math", "tex-math", "equation"):
+            yield self._formula(child)
+        elif name in ("fn", "footnote"):
+            yield f" ({self.inline(child)})"
+        elif name in _APART:
+            yield " "
+            yield from self._pieces(child)
+            yield " "
         else:
-            loose.append(_inline_child(child))
-        loose.append(child.tail or "")
-    yield from _paragraph(loose)
+            yield from self._pieces(child)
 
+    def _script(self, element: etree._Element, name: str) -> str:
+        if name == "sup" and any(_is_citation(child) for child in element):
+            return f" [{''.join(self._pieces(element)).strip()}]"
+        text = self.inline(element)
+        return raised(text) if name == "sup" else lowered(text)
 
-def _paragraph(pieces: list[str]) -> Iterator[str]:
-    text = " ".join("".join(pieces).split())
-    if text:
-        yield text
+    def _reference(self, element: etree._Element) -> str:
+        text = "".join(self._pieces(element))
+        kind, target = element.get("ref-type"), element.get("rid", "")
+        if kind == "bibr":
+            inner = element[0] if len(element) == 1 and not (element.text or "").strip() else None
+            if inner is not None and name_of(inner) == "sup":
+                return f" [{self.citations.work(target, self.inline(inner))}]"
+            return self.citations.work(target, text)
+        if kind in ("table-fn", "fn") and len(text.strip()) < 3 and not len(element):
+            return raised(text.strip())  # some publishers leave the raising to the page's style
+        return self.citations.float(target, text) if kind in ("fig", "table") else text
 
+    def _formula(self, element: etree._Element) -> str:
+        text = formula(element)
+        if text == NO_FORMULA and name_of(element) != "math":
+            text = self._line(self._pieces_without_label(element)) or NO_FORMULA
+        if text == NO_FORMULA:
+            return text
+        label = next((self.inline(child) for child in element if name_of(child) == "label"), "")
+        return " ".join(filter(None, [self.citations.wrap("formula", text), label]))
 
-_CONTAINERS = frozenset(
-    word
-    for line in (
-        "div main article body header footer center boxed-text statement note example exercise",
-        "problem solution content fieldset dl details summary title hr fig-group table-wrap-group",
-        "p-group",
-    )
-    for word in line.split()
-)
-_BLOCKS = SECTIONS | PARAGRAPHS | LISTS | TABLES | FIGURES | HEADINGS.keys() | _CONTAINERS | {"disp-formula"}
+    def _pieces_without_label(self, element: etree._Element) -> Iterator[str]:
+        yield element.text or ""
+        for child in element:
+            if name_of(child) != "label":
+                yield from self._child(child)
+            yield child.tail or ""
 
+    def blocks(self, element: etree._Element, depth: int = 1) -> Iterator[str]:
+        """Paragraphs, headings, lists and tables of an element as markdown blocks, in order.
 
-def _is_block(element: etree._Element) -> bool:
-    name = name_of(element)
-    return name in _BLOCKS or (name in SKIPPED and name != "label")
+        Args:
+            element: a body, section or other container.
+            depth: heading level of its own title; its sections are one level below.
+        """
+        loose = [element.text or ""]
+        for child in element:
+            name = name_of(child)
+            if name == "label" and name_of(element) == "sec":
+                pass  # the number of a section
+            elif name in _BLOCKS:
+                yield from self._paragraph(loose)
+                loose = []
+                yield from self._block(child, name, depth)
+            else:
+                loose.extend(self._child(child))
+            loose.append(child.tail or "")
+        yield from self._paragraph(loose)
 
+    def section(self, element: etree._Element) -> Iterator[str]:
+        """One element as `blocks` gives it where it stands inside another."""
+        yield from self._block(element, name_of(element), 1)
 
-def _block(element: etree._Element, name: str, depth: int) -> Iterator[str]:
-    if name in SKIPPED or name == "hr":
-        return
-    if name in HEADINGS:
-        yield from _prefixed("#" * HEADINGS[name], inline(element))
-    elif name == "title":
-        yield from _prefixed("#" * min(depth, 6), inline(element))
-    elif name in TABLES:
-        yield from _table_blocks(element)
-    elif name in FIGURES:
-        yield from _captioned(element, "Figure")
-    elif name in LISTS:
-        yield "\n".join(_items(element, 0))
-    elif name == "disp-formula":
-        yield from _prefixed("", formula(element))
-    else:
-        yield from blocks(element, depth + (name in SECTIONS and _has_title(element)))
+    def _paragraph(self, pieces: list[str]) -> Iterator[str]:
+        text = self._line(pieces)
+        if text:
+            yield text
 
+    def _block(self, element: etree._Element, name: str, depth: int) -> Iterator[str]:
+        if name in HEADINGS:
+            yield from _prefixed("#" * HEADINGS[name], self.inline(element))
+        elif name == "title":
+            yield from _prefixed("#" * min(depth, 6), self.inline(element))
+        elif name in TABLES:
+            yield from self._table(element)
+        elif name in FIGURES:
+            text = self._caption(element, "Figure" if name.startswith("fig") else "File")
+            yield from filter(None, [self.citations.wrap("fig", text)])
+        elif name in LISTS:
+            yield from filter(None, [*self._list_title(element), "\n".join(self._items(element))])
+        elif name in FORMULAE:
+            yield from filter(None, [self._formula(element)])
+        elif name == "fn":
+            yield from self._paragraph([self._joined(element, " ")])
+        elif name == "definition":
+            yield from _prefixed("-", self._joined(element, ": "))
+        else:
+            yield from self.blocks(element, depth + (name in SECTIONS and _has_title(element)))
 
-def _has_title(element: etree._Element) -> bool:
-    return any(name_of(child) == "title" for child in element)
+    def _joined(self, element: etree._Element, between: str) -> str:
+        """A footnote or definition on one line, what it is called in front."""
+        parts = [self.inline(child) for child in element] if not (element.text or "").strip() else []
+        return between.join(filter(None, parts)) or self.inline(element)
+
+    def _list_title(self, element: etree._Element) -> Iterator[str]:
+        for child in element:
+            if name_of(child) in ("title", "label"):
+                yield from _prefixed("", self.inline(child))
+
+    def _items(self, element: etree._Element) -> Iterator[str]:
+        ordered = name_of(element) == "ol" or element.get("list-type") in ("order", "enumerated")
+        items = [child for child in element if name_of(child) in _ITEMS]
+        for number, item in enumerate(items, start=1):
+            marker = f"{number}." if ordered else "-"
+            if name_of(item) == "def-item":
+                yield f"{marker} {self._joined(item, ': ')}"
+                continue
+            lines = [marker]
+            for block in self.blocks(_unlabelled(item)):
+                if "\n" in block or block.startswith(("- ", "1. ")):
+                    lines += ["  " + line for line in block.split("\n")]
+                else:
+                    lines[-1] += f" {block}"
+            if len(lines) > 1 or lines[0] != marker:
+                yield "\n".join(lines)
+
+    def _caption(self, element: etree._Element, kind: str) -> str:
+        """`**Figure 1.** Title. Text`; empty where there is no text."""
+        label = next((self.inline(node) for node in element if name_of(node) == "label"), "")
+        parts: list[str] = []
+        for child in element:
+            if name_of(child) in _CAPTIONS:
+                blocks = self.blocks(child, 0) if len(child) else [self.inline(child)]
+                parts += [part for part in blocks if part and not _NO_CONTENT.fullmatch(part)]
+            elif name_of(child) in FIGURES or name_of(child) == "subfigure":
+                parts += filter(None, [self._caption(child, kind)])
+        if not parts:
+            return ""
+        # A title without a full stop would run into the text after it.
+        closed = [part if part[-1] in ".:;?!" else f"{part}." for part in parts[:-1]]
+        return f"**{(label or kind).rstrip('.:')}.** {' '.join([*closed, parts[-1]])}"
+
+    def _table(self, element: etree._Element) -> Iterator[str]:
+        parts = [self._caption(element, "Table")]
+        for table in _tables_in(element):
+            parts.append(markdown_table(table, self.inline))
+        for node in element:
+            if name_of(node) == "table-wrap-foot":
+                parts += self.blocks(node)
+        text = "\n\n".join(filter(None, parts))
+        yield from filter(None, [self.citations.wrap("table", text)])
 
 
 def _prefixed(prefix: str, text: str) -> Iterator[str]:
@@ -183,90 +228,34 @@ def _prefixed(prefix: str, text: str) -> Iterator[str]:
         yield f"{prefix} {text}".strip()
 
 
-def _items(element: etree._Element, indent: int) -> Iterator[str]:
-    for child in element:
-        if name_of(child) not in ("list-item", "li", "item", "def-item"):
-            continue
-        nested = [node for node in child if name_of(node) in LISTS]
-        lines = [
-            text
-            for text in blocks(_without(child, nested))
-            if text
-        ]  # fmt: skip
-        yield " " * indent + "- " + " ".join(lines)
-        for node in nested:
-            yield from _items(node, indent + 2)
+def _is_citation(element: etree._Element) -> bool:
+    return name_of(element) == "xref" and element.get("ref-type") == "bibr"
 
 
-def _without(element: etree._Element, children: list[etree._Element]) -> etree._Element:
-    import copy
-
-    positions = {list(element).index(child) for child in children}
-    clone = copy.deepcopy(element)
-    for position in sorted(positions, reverse=True):
-        tail = clone[position].tail or ""
-        if position:
-            clone[position - 1].tail = (clone[position - 1].tail or "") + tail
-        else:
-            clone.text = (clone.text or "") + tail
-        del clone[position]
-    return clone
+def _has_title(element: etree._Element) -> bool:
+    return any(name_of(child) == "title" for child in element)
 
 
-def _captioned(element: etree._Element, kind: str) -> Iterator[str]:
-    label = next((inline(node) for node in element.iter() if name_of(node) == "label"), kind)
-    texts = [inline(node) for node in element.iter() if name_of(node) in ("caption", "figcaption")]
-    yield from _prefixed(f"**{label.rstrip('.')}.**", " ".join(filter(None, texts))) if any(texts) else ()
+def _unlabelled(item: etree._Element) -> etree._Element:
+    """A list item without the label that its marker stands for."""
+    for child in item:
+        if name_of(child) == "label":
+            item.remove(child)
+            break
+    return item
 
 
-def _table_blocks(element: etree._Element) -> Iterator[str]:
-    yield from _captioned(element, "Table")
-    tables = [element] if name_of(element) == "table" else [t for t in element if name_of(t) == "table"]
-    for table in tables or [node for node in element.iter() if name_of(node) == "table"]:
-        rows = table_rows(table)
-        if rows:
-            yield as_markdown_table(rows)
-    for node in element.iter():
-        if name_of(node) in ("table-wrap-foot",):
-            yield from blocks(_feet(node))
+def _tables_in(element: etree._Element) -> list[etree._Element]:
+    """The table itself, or the first one among its alternatives, or all that it wraps."""
+    if name_of(element) == "table":
+        return [element]
+    return [node for node in element.iter() if name_of(node) == "table" and not _inside_table(node, element)]
 
 
-def _feet(node: etree._Element) -> etree._Element:
-    # Footnote labels are what the cells refer to: they belong in front of their notes.
-    for label in [child for child in node.iter() if name_of(child) == "label"]:
-        label.tag = "span"
-    return node
-
-
-def table_rows(table: etree._Element) -> list[list[str]]:
-    """Cells of a table as a full grid: a cell that spans rows or columns is repeated in each."""
-    grid: dict[tuple[int, int], str] = {}
-    width = 0
-    rows = [node for node in table.iter() if name_of(node) in ("tr", "row")]
-    for y, row in enumerate(rows):
-        x = 0
-        for cell in row:
-            if name_of(cell) not in ("td", "th", "entry"):
-                continue
-            while (y, x) in grid:
-                x += 1
-            text = inline(cell)
-            across, down = _span(cell, "colspan", 1), _span(cell, "rowspan", _span(cell, "morerows", 0) + 1)
-            for dy in range(min(down, len(rows) - y)):
-                for dx in range(across):
-                    grid[y + dy, x + dx] = text
-            x += across
-            width = max(width, x)
-    return [[grid.get((y, x), "") for x in range(width)] for y in range(len(rows))] if width else []
-
-
-def _span(cell: etree._Element, attribute: str, default: int) -> int:
-    value = cell.get(attribute, "")
-    return min(int(value), 1000) if value.isdigit() and int(value) > 0 else default
-
-
-def as_markdown_table(rows: list[list[str]]) -> str:
-    """A markdown table; the first row is its head."""
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    lines.insert(1, "|" + " --- |" * len(rows[0]))
-    return "\n".join(lines)
+def _inside_table(node: etree._Element, top: etree._Element) -> bool:
+    for ancestor in node.iterancestors():
+        if ancestor is top:
+            return False
+        if name_of(ancestor) == "table":
+            return True
+    return False

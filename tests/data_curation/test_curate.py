@@ -67,7 +67,7 @@ def test_bad_records_are_quarantined_until_they_are_too_many(tmp_path: Path) -> 
 
 def test_an_empty_corpus_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no source holds a single record"):
-        main(recipe_for(tmp_path, []))
+        main(recipe_for(tmp_path, ["", ""]))
 
 
 def test_an_unknown_reader_is_named(tmp_path: Path) -> None:

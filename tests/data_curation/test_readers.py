@@ -63,7 +63,7 @@ def test_jats_structure(tmp_path: Path) -> None:
         "## Methods",
         "As shown [12], mortality fell [3] by $x^2$ units.",
         "**Table 1.** Doses",
-        "| Drug | Dose | Dose |\n| --- | --- | --- |\n| Drug | low | high |\n| A | <5 mg | 10 mg |",
+        "| Drug | Dose: low | Dose: high |\n| --- | --- | --- |\n| A | <5 mg | 10 mg |",
         "**Figure 2.** Survival.",
     ):
         assert expected in document.text
@@ -94,7 +94,10 @@ BOMB = '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z SYSTEM "file:///etc/passwd">]><ar
         ("jats", "a.xml", BOMB, "entities"),
         ("medline", "a.xml", BOMB, "entities"),
         ("medline", "a.xml", MEDLINE[:-30], "not well-formed"),
-        ("jats", "a.xml", "<article><body/></article>", "no text"),
+        ("jats", "a.xml", "<document/>", "no JATS article"),
+        ("medline", "a.xml", "<PubmedArticleSet/>", "no PubmedArticle"),
+        ("jats", "a.xml", b"", "empty file"),
+        ("html", "a.html", "<p>38 °C</p>".encode("latin-1"), "not UTF-8"),
         ("markdown", "a.md", b"\xff\xfe bad", "not UTF-8"),
         ("jsonl", "a.jsonl", '{"id": 1}', "no text in field 'text'"),
         ("jsonl", "a.jsonl", '{"id": 1', "not JSON"),
