@@ -32,6 +32,9 @@ VERBS: dict[str, Verb] = {
         "meditron.models.exporting:main", ("model", "export"), "checkpoint to a model folder"
     ),
     "finetune": Verb("finetune.main:main", ("finetune",), "instruction tuning of a Hugging Face folder"),
+    "report": Verb(
+        "evaluation.report.main:main", ("report",), "one HTML page about what a work folder holds"
+    ),
     "run": Verb("launch.run:main", ("run",), "all stages here, from the first unfinished one"),
     "launch": Verb("launch.slurm:main", ("launch",), "the stages as SLURM jobs, or their scripts"),
     "doctor": Verb(

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from meditron.config.check import require, require_choice
 
@@ -133,7 +134,18 @@ class ReportConfig:
     """The HTML report."""
 
     output: str | None = None
-    """HTML file. Default: `<work_dir>/report.html`."""
+    """HTML file; its numbers go beside it as `.json` and `.csv`. Default: `<work_dir>/report.html`."""
+    title: str | None = None
+    """Heading of the page. Default: the name of `work_dir`."""
+    questions_per_task: int = 200
+    """Questions of one task and protocol that the page carries, evenly spaced over the file; it says where
+    there are more."""
+
+    def __post_init__(self) -> None:
+        suffix = Path(self.output or "report.html").suffix
+        require(suffix in (".html", ".htm"), "report.output", self.output, "must end in .html")
+        least = self.questions_per_task >= 0
+        require(least, "report.questions_per_task", self.questions_per_task, "must be at least 0")
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,141 @@
+"""The corpus and its tokens, by source."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.report.reading import Json, read_json, read_lines
+from meditron.manifest import Manifest, read_manifest
+
+EXAMPLES = 20
+"""Quarantined records and duplicates that the page lists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What became of one source's records."""
+
+    name: str
+    """Name in the recipe."""
+    kind: str
+    """medical or general."""
+    read: int
+    """Records read; kept + dropped + quarantined."""
+    kept: int
+    """Documents in the corpus."""
+    train: int
+    """Of these, to train on."""
+    validation: int
+    """Of these, held out."""
+    chars: int
+    """Characters of the kept documents."""
+    dropped: Mapping[str, int]
+    """Reason to documents."""
+    quarantined: int
+    """Records that could not be read."""
+    licenses: Mapping[str, int]
+    """Licence to documents."""
+    samples: list[Json]
+    """Excerpts of dropped documents: reason, id, excerpt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """The corpus folder."""
+
+    folder: Path
+    """Where it is."""
+    manifest: Manifest
+    """Its manifest."""
+    sources: list[Source]
+    """By source, medical ones first."""
+    quarantine: list[Json]
+    """The first unreadable records: source, file, record, reason."""
+    duplicates: list[Json]
+    """The first duplicates: id, kept_id, rule."""
+
+    def total(self, name: str) -> int:
+        """Sum of a count over the sources."""
+        return sum(getattr(source, name) for source in self.sources)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Reason to documents, over all sources."""
+        total: Counter[str] = Counter()
+        for source in self.sources:
+            total.update(source.dropped)
+        return dict(total.most_common())
+
+
+def read_corpus(folder: Path) -> Corpus:
+    """Read a corpus's account.
+
+    Raises:
+        ManifestError: the folder is missing, unfinished, or does not match its manifest.
+        OSError, ValueError, KeyError, TypeError, AttributeError: a file is not of the expected form.
+    """
+    manifest = read_manifest(folder, kind="corpus")
+    sources = [_source(name, row) for name, row in read_json(folder / "stats.json")["sources"].items()]
+    return Corpus(
+        folder=folder,
+        manifest=manifest,
+        sources=sorted(sources, key=lambda source: source.kind != "medical"),
+        quarantine=_first_lines(folder / "quarantine.jsonl"),
+        duplicates=_first_lines(folder / "duplicates.jsonl"),
+    )
+
+
+def _source(name: str, row: Mapping[str, Any]) -> Source:
+    return Source(
+        name=name,
+        kind=str(row["kind"]),
+        dropped=dict(row["dropped"]),
+        licenses=dict(row.get("licenses") or {row["license"]: row["kept"]}),
+        samples=list(row["samples"]),
+        **{key: int(row[key]) for key in ("read", "kept", "train", "validation", "chars", "quarantined")},
+    )
+
+
+def _first_lines(path: Path) -> list[Json]:
+    if not path.exists():
+        return []
+    return [record for record, _ in zip(read_lines(path), range(EXAMPLES), strict=False)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """The tokenized corpus."""
+
+    folder: Path
+    """Where it is."""
+    manifest: Manifest
+    """Its manifest."""
+    sources: dict[str, Json]
+    """Source to kind, documents and tokens of each split, bytes."""
+    vocab_size: int
+    """Ids of the tokenizer."""
+
+    def total(self, key: str) -> int:
+        """Sum of a count over the sources."""
+        return sum(int(row[key]) for row in self.sources.values())
+
+
+def read_shards(folder: Path) -> Shards:
+    """Read a token table.
+
+    Raises:
+        ManifestError: the folder is missing, unfinished, or does not match its manifest.
+        OSError, ValueError, KeyError, TypeError, AttributeError: tokens.json is not of the expected form.
+    """
+    manifest = read_manifest(folder, kind="shards")
+    table = read_json(folder / "tokens.json")
+    sources = {name: _token_row(row) for name, row in table["sources"].items()}
+    ordered = dict(sorted(sources.items(), key=lambda item: item[1]["kind"] != "medical"))
+    return Shards(folder=folder, manifest=manifest, sources=ordered, vocab_size=int(table["vocab_size"]))
+
+
+def _token_row(row: Mapping[str, Any]) -> Json:
+    numbers = ("train_documents", "train_tokens", "validation_documents", "validation_tokens", "bytes")
+    return {"kind": str(row["kind"]), **{key: int(row[key]) for key in numbers}}

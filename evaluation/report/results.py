@@ -1,0 +1,291 @@
+"""What evaluation measured: accuracies and perplexities by model, and what of a change is evidence."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evaluation.report.reading import Json, Notes, number, read_json, read_lines
+from meditron.manifest import read_manifest
+
+USUAL_ORDER = ("base", "pretrained", "finetuned")
+SIGNIFICANCE = 0.05
+PART = "evaluation"
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelResults:
+    """One folder of results."""
+
+    label: str
+    """Name of the model in this evaluation."""
+    folder: Path
+    """Where the results are."""
+    content: Json
+    """results.json."""
+
+    @property
+    def model(self) -> Json:
+        """Path, identity and parameters."""
+        return dict(self.content.get("model") or {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One number of a model, with its interval."""
+
+    value: float
+    """Accuracy (0-1), or perplexity."""
+    bounds: Bounds | None
+    """95 % interval."""
+    count: int | None
+    """Questions, or tokens."""
+    correct: int | None = None
+    """Questions answered correctly."""
+    invalid: int | None = None
+    """Answers that are none of the options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A model's score against the first model's."""
+
+    difference: float
+    """After minus before in points of per cent; for perplexity, the change in per cent."""
+    overlap: bool | None
+    """Whether the two intervals overlap; None where one is unknown."""
+    gained: int | None = None
+    """Questions that only the later model answers correctly."""
+    lost: int | None = None
+    """Questions that only the earlier model answers correctly."""
+    p_value: float | None = None
+    """Exact McNemar test over the same questions."""
+
+    @property
+    def verdict(self) -> str:
+        """What the difference is worth, in words."""
+        found = self.p_value is not None and self.p_value < SIGNIFICANCE
+        if self.overlap is None:
+            return "no interval, so no judgement"
+        if self.overlap:
+            return "intervals overlap, paired test finds a difference" if found else "inside the intervals"
+        if self.p_value is not None and not found:
+            return "outside the intervals, but not in the paired test"
+        return "outside the intervals"
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether the change is more than chance explains: by the paired test, else by the intervals."""
+        return self.p_value < SIGNIFICANCE if self.p_value is not None else self.overlap is False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRow:
+    """A task under one protocol, over all models."""
+
+    task: str
+    """Name of the task."""
+    group: str | None
+    """Group it belongs to."""
+    protocol: str
+    """Name of the protocol."""
+    protocol_hash: str
+    """Hash of prompt, parser and shots."""
+    protocol_text: str
+    """The protocol in a line."""
+    shots: int | None
+    """Demonstrations before each question."""
+    chance: float | None
+    """Accuracy of guessing."""
+    interval_method: str
+    """How the intervals were computed."""
+    scores: Mapping[str, Score]
+    """Model label to its accuracy."""
+    changes: Mapping[str, Change]
+    """Label of each later model to its change."""
+    subjects: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    """Subject to model label to accuracy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerplexityRow:
+    """A source of held-out text, over all models."""
+
+    source: str
+    """Name of the source."""
+    kind: str
+    """medical or general."""
+    documents: int | None
+    """Held-out documents."""
+    scores: Mapping[str, Score]
+    """Model label to its perplexity."""
+    changes: Mapping[str, Change]
+    """Label of each later model to its change."""
+
+
+def read_results(output: Path, order: Sequence[str], notes: Notes) -> list[ModelResults]:
+    """The whole results folders under `output`, the earliest model first; others become notes."""
+    if not output.is_dir():
+        notes.add(PART, f"{output} does not exist")
+        return []
+    ranks = {label: rank for rank, label in enumerate([*order, *USUAL_ORDER])}
+    folders = sorted(
+        (path for path in output.iterdir() if path.is_dir() and not path.name.startswith(".")),
+        key=lambda path: (ranks.get(path.name, len(ranks)), path.name),
+    )
+    read = [notes.attempt(PART, path, partial(_read_one, path)) for path in folders]
+    found = [results for results in read if results is not None]
+    missing = [label for label in order if label not in {path.name for path in folders}]
+    for label in missing:
+        notes.add(PART, f"{output / label} does not exist: the model {label!r} was not evaluated")
+    return found
+
+
+def _read_one(folder: Path) -> ModelResults:
+    read_manifest(folder, kind="results", check_files="full")
+    content = read_json(folder / "results.json")
+    for entry in content.get("tasks", []):  # refuse the folder here, rather than all of the table later
+        _accuracy(entry)
+        _subjects({folder.name: entry})
+    for entry in content.get("perplexity", []):
+        _perplexity_row(str(entry["source"]), {folder.name: entry})
+    return ModelResults(label=folder.name, folder=folder, content=content)
+
+
+def samples_path(folder: Path, task: str, protocol: str) -> Path:
+    """The file with one line a question."""
+    return folder / f"samples-{task}-{protocol}.jsonl"
+
+
+def task_rows(models: Sequence[ModelResults], notes: Notes) -> list[TaskRow]:
+    """Every task and protocol that any model was measured on, in the order of the files."""
+    found: dict[tuple[str, str, str], dict[str, Json]] = {}
+    for model in models:
+        for entry in model.content.get("tasks", []):
+            key = (str(entry["task"]), str(entry["protocol"]), str(entry.get("protocol_hash", "")))
+            found.setdefault(key, {})[model.label] = entry
+    folders = {model.label: model.folder for model in models}
+    return [_task_row(key, entries, folders, notes) for key, entries in found.items()]
+
+
+def _task_row(
+    key: tuple[str, str, str], entries: Mapping[str, Json], folders: Mapping[str, Path], notes: Notes
+) -> TaskRow:
+    task, protocol, protocol_hash = key
+    any_entry = next(iter(entries.values()))
+    scores = {label: _accuracy(entry) for label, entry in entries.items()}
+    answers = {label: _answers(folders[label], task, protocol, notes) for label in entries}
+    first, *later = scores
+    return TaskRow(
+        task=task,
+        group=any_entry.get("group"),
+        protocol=protocol,
+        protocol_hash=protocol_hash,
+        protocol_text=str(any_entry.get("protocol_text", "")),
+        shots=any_entry.get("shots"),
+        chance=number(any_entry.get("chance")),
+        interval_method=str(any_entry.get("ci_method", "")),
+        scores=scores,
+        changes={
+            label: _compare(scores[first], scores[label], answers[first], answers[label]) for label in later
+        },
+        subjects=_subjects(entries),
+    )
+
+
+def _accuracy(entry: Json) -> Score:
+    return Score(
+        value=float(entry["accuracy"]),
+        bounds=_bounds(entry.get("ci")),
+        count=entry.get("n"),
+        correct=entry.get("correct"),
+        invalid=entry.get("invalid"),
+    )
+
+
+def _bounds(value: Any) -> Bounds | None:  # noqa: ANN401 - any JSON value
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    low, high = number(value[0]), number(value[1])
+    return None if low is None or high is None else (low, high)
+
+
+def _subjects(entries: Mapping[str, Json]) -> dict[str, dict[str, Score]]:
+    subjects: dict[str, dict[str, Score]] = {}
+    for label, entry in entries.items():
+        for subject, figures in (entry.get("subjects") or {}).items():
+            subjects.setdefault(subject, {})[label] = _accuracy(figures)
+    return subjects if len(subjects) > 1 else {}
+
+
+def _answers(folder: Path, task: str, protocol: str, notes: Notes) -> dict[str, bool]:
+    """Question id to whether it was answered correctly."""
+    path = samples_path(folder, task, protocol)
+    read = notes.attempt(
+        PART, path, lambda: {str(line["id"]): bool(line["correct"]) for line in read_lines(path)}
+    )
+    return read or {}
+
+
+def _compare(
+    before: Score, after: Score, answers_before: Mapping[str, bool], answers_after: Mapping[str, bool]
+) -> Change:
+    gained = lost = p_value = None
+    if answers_before and answers_before.keys() == answers_after.keys():
+        gained = sum(answers_after[key] and not right for key, right in answers_before.items())
+        lost = sum(right and not answers_after[key] for key, right in answers_before.items())
+        p_value = mcnemar(gained, lost)
+    return Change(
+        difference=100 * (after.value - before.value),
+        overlap=_overlap(before.bounds, after.bounds),
+        gained=gained,
+        lost=lost,
+        p_value=p_value,
+    )
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Exact two-sided McNemar test: could changed answers go either way with equal chance?"""
+    from scipy.stats import binomtest
+
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def _overlap(one: Bounds | None, other: Bounds | None) -> bool | None:
+    return None if one is None or other is None else one[0] <= other[1] and other[0] <= one[1]
+
+
+def perplexity_rows(models: Sequence[ModelResults]) -> list[PerplexityRow]:
+    """Every source of held-out text, medical ones first."""
+    found: dict[str, dict[str, Json]] = {}
+    for model in models:
+        for entry in model.content.get("perplexity", []):
+            found.setdefault(str(entry["source"]), {})[model.label] = entry
+    rows = [_perplexity_row(source, entries) for source, entries in found.items()]
+    return sorted(rows, key=lambda row: (row.kind != "medical", row.source))
+
+
+def _perplexity_row(source: str, entries: Mapping[str, Json]) -> PerplexityRow:
+    any_entry = next(iter(entries.values()))
+    scores = {
+        label: Score(
+            value=float(entry["perplexity"]), bounds=_bounds(entry.get("ci")), count=entry.get("tokens")
+        )
+        for label, entry in entries.items()
+    }
+    first, *later = scores
+    return PerplexityRow(
+        source=source,
+        kind=str(any_entry.get("kind", "medical")),
+        documents=any_entry.get("documents"),
+        scores=scores,
+        changes={label: _relative(scores[first], scores[label]) for label in later},
+    )
+
+
+def _relative(before: Score, after: Score) -> Change:
+    return Change(
+        difference=100 * (after.value / before.value - 1), overlap=_overlap(before.bounds, after.bounds)
+    )
