@@ -257,7 +257,7 @@ def _tick_text(value: float) -> str:
     if abs(value) >= 1e4:
         return short(value)
     if value and abs(value) < 1e-3:
-        return significant(value, 2)
+        return significant(value, 2).replace(".0e", "e")
     return f"{value:,.6g}"
 
 

@@ -3,10 +3,11 @@
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import yaml
@@ -19,6 +20,9 @@ from evaluation.report.plot import script_json
 from evaluation.report.summary import cards
 from evaluation.report.tracks import accuracy_tracks, perplexity_tracks
 from meditron.config.loading import recipe_dict
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 ASSETS = Path(__file__).parent / "assets"
 CLUSTER_SECTIONS = ("launch", "run")
@@ -74,6 +78,7 @@ def _template(output: Path) -> Any:  # noqa: ANN401 - jinja2 is imported here on
     for name in ("count", "short", "significant", "percent", "signed", "duration", "size", "interval"):
         environment.filters[name] = getattr(numbers, name)
     environment.filters["moment"] = moment
+    environment.filters["breakable"] = breakable
     environment.filters["href"] = linker(output)
     return environment.get_template("page.html")
 
@@ -86,6 +91,13 @@ def moment(text: str | None) -> str:
         return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (TypeError, ValueError):
         return str(text)
+
+
+def breakable(name: object) -> "Markup":
+    """A name, escaped, that may be broken after `_` and `/`."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("([_/])", r"\1<wbr>", str(escape(name))))
 
 
 def linker(output: Path) -> Callable[[str | Path], str | None]:

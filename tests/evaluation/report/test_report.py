@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.report.main import main
-from evaluation.report.render import ASSETS, linker, moment, script_hash
+from evaluation.report.render import ASSETS, breakable, linker, moment, script_hash
 from meditron import cli
 from meditron.config import Recipe
 from meditron.config.launch import ReportConfig
@@ -149,6 +149,10 @@ def test_links_are_relative_and_quoted(tmp_path: Path) -> None:
     assert link(folder) == "../a%20b/"
     assert link(tmp_path / "nowhere") is None
     assert link(tmp_path / "out" / "report.csv") == "report.csv"
+
+
+def test_names_break_where_they_may() -> None:
+    assert breakable("a_b/<i>") == "a_<wbr>b/<wbr>&lt;i&gt;"
 
 
 def test_moments() -> None:
