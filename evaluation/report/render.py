@@ -54,6 +54,7 @@ def render(page: Page, output: Path) -> str:
         accuracy_tracks=accuracy_tracks(page.tasks, page.labels),
         quoted=[_quoted(page, index) for index in range(len(page.tasks))],
         quoted_source=published.SOURCE,
+        paired=any(change.interval for row in page.perplexity for change in row.changes.values()),
         data_json=output.with_suffix(".json"),
         data_csv=output.with_suffix(".csv"),
     )

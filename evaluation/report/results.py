@@ -6,13 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from evaluation.report.compare import Bounds, Change, Score, compare_accuracies, compare_perplexities
 from evaluation.report.reading import Json, Notes, number, read_json, read_lines
 from meditron.manifest import read_manifest
 
 USUAL_ORDER = ("base", "pretrained", "finetuned")
-SIGNIFICANCE = 0.05
 PART = "evaluation"
-Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,55 +29,6 @@ class ModelResults:
     def model(self) -> Json:
         """Path, identity and parameters."""
         return dict(self.content.get("model") or {})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One number of a model, with its interval."""
-
-    value: float
-    """Accuracy (0-1), or perplexity."""
-    bounds: Bounds | None
-    """95 % interval."""
-    count: int | None
-    """Questions, or tokens."""
-    correct: int | None = None
-    """Questions answered correctly."""
-    invalid: int | None = None
-    """Answers that are none of the options."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """A model's score against the first model's."""
-
-    difference: float
-    """After minus before in points of per cent; for perplexity, the change in per cent."""
-    overlap: bool | None
-    """Whether the two intervals overlap; None where one is unknown."""
-    gained: int | None = None
-    """Questions that only the later model answers correctly."""
-    lost: int | None = None
-    """Questions that only the earlier model answers correctly."""
-    p_value: float | None = None
-    """Exact McNemar test over the same questions."""
-
-    @property
-    def verdict(self) -> str:
-        """What the difference is worth, in words."""
-        found = self.p_value is not None and self.p_value < SIGNIFICANCE
-        if self.overlap is None:
-            return "no interval, so no judgement"
-        if self.overlap:
-            return "intervals overlap, paired test finds a difference" if found else "inside the intervals"
-        if self.p_value is not None and not found:
-            return "outside the intervals, but not in the paired test"
-        return "outside the intervals"
-
-    @property
-    def is_evidence(self) -> bool:
-        """Whether the change is more than chance explains: by the paired test, else by the intervals."""
-        return self.p_value < SIGNIFICANCE if self.p_value is not None else self.overlap is False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +139,8 @@ def _task_row(
         interval_method=str(any_entry.get("ci_method", "")),
         scores=scores,
         changes={
-            label: _compare(scores[first], scores[label], answers[first], answers[label]) for label in later
+            label: compare_accuracies(scores[first], scores[label], answers[first], answers[label])
+            for label in later
         },
         subjects=_subjects(entries),
     )
@@ -229,34 +180,6 @@ def _answers(folder: Path, task: str, protocol: str, notes: Notes) -> dict[str, 
     return read or {}
 
 
-def _compare(
-    before: Score, after: Score, answers_before: Mapping[str, bool], answers_after: Mapping[str, bool]
-) -> Change:
-    gained = lost = p_value = None
-    if answers_before and answers_before.keys() == answers_after.keys():
-        gained = sum(answers_after[key] and not right for key, right in answers_before.items())
-        lost = sum(right and not answers_after[key] for key, right in answers_before.items())
-        p_value = mcnemar(gained, lost)
-    return Change(
-        difference=100 * (after.value - before.value),
-        overlap=_overlap(before.bounds, after.bounds),
-        gained=gained,
-        lost=lost,
-        p_value=p_value,
-    )
-
-
-def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided McNemar test: could changed answers go either way with equal chance?"""
-    from scipy.stats import binomtest
-
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-
-
-def _overlap(one: Bounds | None, other: Bounds | None) -> bool | None:
-    return None if one is None or other is None else one[0] <= other[1] and other[0] <= one[1]
-
-
 def perplexity_rows(models: Sequence[ModelResults]) -> list[PerplexityRow]:
     """Every source of held-out text, medical ones first."""
     found: dict[str, dict[str, Json]] = {}
@@ -271,7 +194,10 @@ def _perplexity_row(source: str, entries: Mapping[str, Json]) -> PerplexityRow:
     any_entry = next(iter(entries.values()))
     scores = {
         label: Score(
-            value=float(entry["perplexity"]), bounds=_bounds(entry.get("ci")), count=entry.get("tokens")
+            value=float(entry["perplexity"]),
+            bounds=_bounds(entry.get("ci")),
+            count=entry.get("tokens"),
+            documents=[(float(loss), int(tokens)) for loss, tokens in entry.get("document_losses", [])],
         )
         for label, entry in entries.items()
     }
@@ -281,11 +207,5 @@ def _perplexity_row(source: str, entries: Mapping[str, Json]) -> PerplexityRow:
         kind=str(any_entry.get("kind", "medical")),
         documents=any_entry.get("documents"),
         scores=scores,
-        changes={label: _relative(scores[first], scores[label]) for label in later},
-    )
-
-
-def _relative(before: Score, after: Score) -> Change:
-    return Change(
-        difference=100 * (after.value / before.value - 1), overlap=_overlap(before.bounds, after.bounds)
+        changes={label: compare_perplexities(scores[first], scores[label]) for label in later},
     )

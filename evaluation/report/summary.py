@@ -55,12 +55,13 @@ def _perplexity_card(rows: Sequence[PerplexityRow], kind: str, before: str, afte
     first, last = pooled(rows, before), pooled(rows, after)
     change = 100 * (last / first - 1)
     lower = sum(row.scores[after].value < row.scores[before].value for row in rows)
+    evident = sum(row.changes[after].is_evidence for row in rows if after in row.changes)
     return Card(
         heading=f"Perplexity, held-out {kind} text",
         before=numbers.significant(first),
         after=numbers.significant(last),
         text=f"{numbers.signed(change, '%')} from {before} to {after}; "
-        f"lower in {lower} of {_sources(len(rows))}.",
+        f"lower in {lower} of {_sources(len(rows))}, a change beyond chance in {evident}.",
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from evaluation.report.build import Page
-from evaluation.report.results import Change, PerplexityRow, TaskRow
+from evaluation.report.compare import Change
+from evaluation.report.results import PerplexityRow, TaskRow
 
 COLUMNS = (
     "measure",
@@ -20,6 +21,8 @@ COLUMNS = (
     "high",
     "count",
     "change",
+    "change_low",
+    "change_high",
     "p_value",
     "verdict",
 )
@@ -70,6 +73,8 @@ def _training(run: Any) -> dict[str, Any] | None:  # noqa: ANN401 - a TrainingRu
 
 def _with_verdicts(row: TaskRow | PerplexityRow) -> dict[str, Any]:
     content = asdict(row)
+    for score in content["scores"].values():
+        del score["documents"]  # as many as there are held-out documents; they are in results.json
     for label, change in row.changes.items():
         content["changes"][label]["verdict"] = change.verdict
     return content
@@ -102,4 +107,6 @@ def _scores(row: TaskRow | PerplexityRow, names: dict[str, str]) -> Iterator[dic
 def _change(change: Change | None) -> dict[str, Any]:
     if change is None:
         return {}
-    return {"change": change.difference, "p_value": change.p_value, "verdict": change.verdict}
+    low, high = change.interval or (None, None)
+    figures = {"change": change.difference, "change_low": low, "change_high": high}
+    return {**figures, "p_value": change.p_value, "verdict": change.verdict}

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluation.report.compare import Score
 from evaluation.report.plot import BOX, COLOURS, Scale
-from evaluation.report.results import PerplexityRow, Score, TaskRow
+from evaluation.report.results import PerplexityRow, TaskRow
 
 ROW_HEIGHT = 11
 """CSS pixels of one model's bar."""

@@ -1,13 +1,15 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
 from scipy.stats import binomtest
 
+from evaluation.report.compare import Change, Score, compare_perplexities, mcnemar
 from evaluation.report.published import quoted
 from evaluation.report.questions import evenly, question_sets
 from evaluation.report.reading import Notes
-from evaluation.report.results import Change, mcnemar, perplexity_rows, read_results, task_rows
+from evaluation.report.results import perplexity_rows, read_results, task_rows
 from evaluation.report.summary import pooled
 from meditron.manifest import write_manifest
 
@@ -80,6 +82,29 @@ def test_perplexities_medical_first(work: Path) -> None:
     assert rows[0].changes["pretrained"].verdict == "outside the intervals"
     assert rows[-1].changes["pretrained"].verdict == "inside the intervals"
     assert pooled(rows[-1:], "base") == pytest.approx(rows[-1].scores["base"].value)
+
+
+def score(*documents: tuple[float, int]) -> Score:
+    tokens = sum(size for _, size in documents)
+    value = math.exp(sum(loss for loss, _ in documents) / tokens)
+    return Score(value=value, bounds=(value / 2, value * 2), count=tokens, documents=documents)
+
+
+def test_perplexities_of_the_same_documents_are_paired() -> None:
+    before = score((300.0, 100), (500.0, 100), (640.0, 200))
+    after = score((290.0, 100), (485.0, 100), (625.0, 200))
+    change = compare_perplexities(before, after)
+    assert change.overlap is True
+    assert change.interval is not None
+    assert change.interval[0] <= change.difference <= change.interval[1] < 0
+    assert change.interval[0] >= 100 * (math.exp(-0.15) - 1) - 1e-9  # no document gained more
+    assert change.verdict == "beyond chance"
+
+
+def test_other_documents_are_not_paired() -> None:
+    change = compare_perplexities(score((300.0, 100), (500.0, 100)), score((300.0, 101), (400.0, 100)))
+    assert change.interval is None
+    assert change.verdict == "inside the intervals"
 
 
 def test_a_damaged_folder_is_one_note(work: Path) -> None:
