@@ -3,6 +3,7 @@
 A task is finished when its marker `completions/<rank>` exists; a second start runs the others only.
 """
 
+import importlib
 import json
 import os
 import threading
@@ -21,6 +22,7 @@ from meditron.files import disk_errors
 from meditron.progress import Task, progress
 
 REPORT_INTERVAL_SECONDS = 0.5
+_LOGURU_ERRORS: Any = importlib.import_module("loguru._error_interceptor")
 
 
 def run_tasks(
@@ -62,16 +64,18 @@ def _logs_to(path: Path) -> Iterator[None]:
     """Point the terminal sink of datatrove's logger at a file.
 
     It re-adds `sys.stderr` around every task, so the name it looks up is what has to change;
-    redirecting the process's own stderr would swallow the progress line.
+    redirecting the process's own stderr would swallow the progress line. A log that cannot be
+    written (the disk is full) is no error of its own: the task's says what happened.
     """
-    original = datatrove_logging.sys
+    original = datatrove_logging.sys, _LOGURU_ERRORS.sys
     with open(path, "a", encoding="utf-8") as handle:
         datatrove_logging.sys = SimpleNamespace(stderr=handle)
+        _LOGURU_ERRORS.sys = SimpleNamespace(stderr=None)
         datatrove_logging.setup_default_logger()
         try:
             yield
         finally:
-            datatrove_logging.sys = original
+            datatrove_logging.sys, _LOGURU_ERRORS.sys = original
             datatrove_logging.setup_default_logger()
 
 

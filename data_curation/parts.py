@@ -73,14 +73,15 @@ class PartWriter:
         traceback: TracebackType | None,
     ) -> None:
         """Give the file its name, or remove it after an error."""
-        if kind is not None:
-            self._writer.close()
+        try:
+            if kind is None:
+                self._flush()
+            with disk_errors(self._path):
+                self._writer.close()
+                if kind is None:
+                    os.replace(self._aside, self._path)
+        finally:
             self._aside.unlink(missing_ok=True)
-            return
-        self._flush()
-        with disk_errors(self._path):
-            self._writer.close()
-            os.replace(self._aside, self._path)
 
 
 def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:

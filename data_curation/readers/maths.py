@@ -1,6 +1,7 @@
 """Formulae and raised or lowered characters as plain text."""
 
 import re
+from functools import lru_cache
 
 from lxml import etree
 
@@ -23,7 +24,11 @@ NO_FORMULA = "[formula]"
 
 def name_of(element: etree._Element) -> str:
     """Local name in lower case; empty for what is no element, such as an entity reference."""
-    tag = element.tag
+    return _local(element.tag)
+
+
+@lru_cache(maxsize=4096)
+def _local(tag: object) -> str:
     return tag.rpartition("}")[2].lower() if isinstance(tag, str) else ""
 
 

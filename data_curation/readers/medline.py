@@ -49,7 +49,7 @@ def _records(handle: IO[bytes]) -> Iterator[bytes]:
     buffer = handle.read(_BLOCK_BYTES)
     check_entities(buffer)
     encoding = _ENCODING.match(buffer)
-    prolog = encoding[0] + b'"?>' if encoding else b""
+    prolog = b'<?xml version="1.0" encoding="%b"?>' % encoding[1] if encoding else b""
     while True:
         opening = _OPENING.search(buffer)
         closing = b"</%b>" % opening[1] if opening else b""
