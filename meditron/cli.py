@@ -32,9 +32,11 @@ VERBS: dict[str, Verb] = {
         "meditron.models.exporting:main", ("model", "export"), "checkpoint to a model folder"
     ),
     "finetune": Verb("finetune.main:main", ("finetune",), "instruction tuning of a Hugging Face folder"),
+    "evaluate": Verb("evaluation.main:main", ("evaluate",), "questions and perplexity, models side by side"),
     "report": Verb(
         "evaluation.report.main:main", ("report",), "one HTML page about what a work folder holds"
     ),
+    "generate": Verb("meditron.generating:main", ("generate",), "try a model: a prompt, or a conversation"),
     "run": Verb("launch.run:main", ("run",), "all stages here, from the first unfinished one"),
     "launch": Verb("launch.slurm:main", ("launch",), "the stages as SLURM jobs, or their scripts"),
     "doctor": Verb(

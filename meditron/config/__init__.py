@@ -1,26 +1,31 @@
 """Configuration of every stage, as dataclasses that the command line and the recipes are read into."""
 
 from meditron.config.curation import CurateConfig, FilterConfig, SourceConfig, TokenizeConfig
-from meditron.config.evaluation import EvaluateConfig
+from meditron.config.evaluation import ColumnsConfig, EvaluateConfig, PerplexityConfig, TaskConfig
 from meditron.config.finetune import FinetuneConfig
+from meditron.config.generate import GenerateConfig
 from meditron.config.launch import LaunchConfig, ReportConfig, RunConfig
 from meditron.config.model import ExportConfig, ModelConfig
 from meditron.config.pretrain import PretrainConfig
 from meditron.config.recipe import Recipe, resolve
 
 __all__ = [
+    "ColumnsConfig",
     "CurateConfig",
     "EvaluateConfig",
     "ExportConfig",
     "FilterConfig",
     "FinetuneConfig",
+    "GenerateConfig",
     "LaunchConfig",
     "ModelConfig",
+    "PerplexityConfig",
     "PretrainConfig",
     "Recipe",
     "ReportConfig",
     "RunConfig",
     "SourceConfig",
+    "TaskConfig",
     "TokenizeConfig",
     "resolve",
 ]

@@ -1,6 +1,117 @@
 """Configuration of evaluation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
+
+from meditron.config.check import require, require_choice
+
+FORMATS = ("medqa", "pubmedqa", "medmcqa", "mmlu", "table")
+"""Forms of question files; `table` is any JSONL or CSV, read as `columns` says."""
+PROTOCOLS = ("letter", "answer")
+"""Ways of asking; each is described in docs/evaluating.md."""
+
+
+@dataclass(kw_only=True)
+class ColumnsConfig:
+    """Where the parts of a question are in a file of format `table`."""
+
+    question: str = "question"
+    """Key or column of the question."""
+    options: str | list[str] | None = None
+    """Key of a list of options, or the names of one column each. Default: `options` where a record has it,
+    else the columns A, B, C, ..."""
+    answer: str = "answer"
+    """Key or column of the answer: a letter, a number counted from `first_answer`, or the text of the
+    right option."""
+    context: str | None = None
+    """Key or column of a text that precedes the question. Default: none."""
+    subject: str | None = None
+    """Key or column that accuracies are also given by. Default: none."""
+    id: str | None = None
+    """Key or column of the question's name. Default: file and line."""
+
+
+@dataclass(kw_only=True)
+class TaskConfig:
+    """One set of multiple-choice questions."""
+
+    format: str
+    """Form of the file: medqa (JSON or JSONL, any number of options), pubmedqa (JSON by PMID), medmcqa
+    (JSON lines with `cop`), mmlu (folder of CSV files), table (any JSONL or CSV with 2 to 10 options)."""
+    path: str | list[str]
+    """File or files, relative to `data_root`; for mmlu the folder that holds `test`, `dev`, `val`."""
+    ground_truth: str | None = None
+    """pubmedqa: JSON file of PMID to label; only these questions are asked. Default: all that have a
+    `final_decision`."""
+    subjects: list[str] = field(default_factory=list)
+    """mmlu: subjects, or the groups medical-6, medical-9 and all. Default: all."""
+    split: str = "test"
+    """mmlu: folder of the questions."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    """table: where the parts of a question are."""
+    first_answer: int = 1
+    """medmcqa and table: number of the first option, where answers are numbers (`cop` is 1-based in the
+    original files and 0-based on the hub)."""
+    limit: int | None = None
+    """Ask only so many questions, drawn evenly over the file (of mmlu: over each subject's). Default: all."""
+    shots: int = 0
+    """Solved examples before each question."""
+    shots_path: str | list[str] | None = None
+    """File or files of the same form that the examples are drawn from; for mmlu, which draws them by
+    subject, the split folder's name. Default: `dev` for mmlu; needed for the others."""
+    instruction: str | None = None
+    """Text at the head of each prompt. Default: the format's own."""
+
+    def __post_init__(self) -> None:
+        require_choice(self.format, FORMATS, "evaluate.tasks.format")
+        require(bool(self.path), "evaluate.tasks.path", self.path, "must name at least one file")
+        limit = self.limit
+        require(limit is None or limit > 0, "evaluate.tasks.limit", limit, "must be positive")
+        require(self.shots >= 0, "evaluate.tasks.shots", self.shots, "is negative")
+        first = self.first_answer
+        require(first in (0, 1), "evaluate.tasks.first_answer", first, "must be 0 or 1")
+        complete = self.shots == 0 or self.format == "mmlu" or bool(self.shots_path)
+        require(complete, "evaluate.tasks.shots", self.shots, "needs evaluate.tasks.shots_path to draw from")
+
+    @property
+    def paths(self) -> list[str]:
+        """`path` as a list."""
+        return _as_list(self.path)
+
+    @property
+    def shots_paths(self) -> list[str]:
+        """`shots_path` as a list."""
+        return _as_list(self.shots_path)
+
+
+def _as_list(value: str | list[str] | None) -> list[str]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+@dataclass(kw_only=True)
+class PerplexityConfig:
+    """Perplexity on the held-out documents of a corpus, by source."""
+
+    enabled: bool = True
+    """Measure it."""
+    corpus: str | None = None
+    """Corpus folder whose `validation/` is read. Default: what `curate` writes."""
+    max_characters: int | None = None
+    """Read documents of each source, in their order, up to so many characters: the same text for every
+    model. Default: all."""
+    window: int = 1024
+    """Tokens of one window; a longer document is cut into windows, each conditioned on nothing before
+    it but one token."""
+    resamples: int = 10_000
+    """Bootstrap samples of documents for the 95 % interval."""
+
+    def __post_init__(self) -> None:
+        most = self.max_characters
+        require(most is None or most > 0, "evaluate.perplexity.max_characters", most, "must be positive")
+        require(self.window > 1, "evaluate.perplexity.window", self.window, "must be at least 2")
+        require(self.resamples > 0, "evaluate.perplexity.resamples", self.resamples, "must be positive")
 
 
 @dataclass(kw_only=True)
@@ -8,4 +119,45 @@ class EvaluateConfig:
     """Benchmarks and perplexity."""
 
     output: str | None = None
-    """Results folder. Default: `<work_dir>/results`."""
+    """Results folder, with one folder for each model. Default: `<work_dir>/results`."""
+    models: dict[str, str] = field(default_factory=dict)
+    """Label of each model to its Hugging Face folder. Default: `base` (model.base), `pretrained` (what
+    `export` writes) and `finetuned` (what `finetune` writes), as far as the recipe has them."""
+    tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    """Name of each set of questions to where and how it is read."""
+    protocols: list[str] = field(default_factory=lambda: ["letter", "answer"])
+    """Ways of asking, side by side: `letter` (options shown, likelihood of their letters), `answer`
+    (options not shown, likelihood of their texts by length)."""
+    perplexity: PerplexityConfig = field(default_factory=PerplexityConfig)
+    """Perplexity by source."""
+    max_bad_fraction: float = 0.001
+    """Stop when more than this share of a file's questions cannot be used."""
+    device: str = "auto"
+    """Where the model runs: auto (a GPU where there is one), cpu, cuda, cuda:1, ..."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the weights and activations; softmax is always float32. auto: float32 on a CPU,
+    bfloat16 on a GPU."""
+    batch_tokens: int | None = None
+    """Tokens of one forward pass; changes speed and memory. Default: 512 on a CPU, 8192 on a GPU."""
+    max_length: int | None = None
+    """Longest prompt with its answer in tokens; longer prompts lose their beginning, and are counted.
+    Default: the model's own limit."""
+    trust_remote_code: bool = False
+    """Run the modelling file that a model folder brings; needed for models with options of their own."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.protocols), "evaluate.protocols", self.protocols, "names no protocol")
+        for protocol in self.protocols:
+            require_choice(protocol, PROTOCOLS, "evaluate.protocols")
+        unique = len(set(self.protocols)) == len(self.protocols)
+        require(unique, "evaluate.protocols", self.protocols, "names a protocol twice")
+        fraction = self.max_bad_fraction
+        require(0 <= fraction <= 1, "evaluate.max_bad_fraction", fraction, "must be between 0 and 1")
+        for name in ("batch_tokens", "max_length"):
+            value = getattr(self, name)
+            require(value is None or value >= 16, f"evaluate.{name}", value, "must be at least 16")
+        for kind, names in (("models", self.models), ("tasks", self.tasks)):
+            for name in names:
+                valid = bool(name) and all(letter.isalnum() or letter in "-_." for letter in name)
+                rule = "cannot name a file: use letters, digits, '-', '_', '.'"
+                require(valid and name[0] != ".", f"evaluate.{kind}", name, rule)

@@ -6,6 +6,7 @@ from pathlib import Path
 from meditron.config.curation import CurateConfig, TokenizeConfig
 from meditron.config.evaluation import EvaluateConfig
 from meditron.config.finetune import FinetuneConfig
+from meditron.config.generate import GenerateConfig
 from meditron.config.launch import LaunchConfig, ReportConfig, RunConfig
 from meditron.config.model import ExportConfig, ModelConfig
 from meditron.config.pretrain import PretrainConfig
@@ -38,6 +39,8 @@ class Recipe:
     """Benchmarks and perplexity."""
     report: ReportConfig = field(default_factory=ReportConfig)
     """The HTML report."""
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    """Trying a model."""
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     """The SLURM job."""
     run: RunConfig = field(default_factory=RunConfig)
@@ -64,8 +67,22 @@ def resolve(recipe: Recipe) -> Recipe:
     fill(recipe.export, run_dir=recipe.pretrain.run_dir or "", output=str(work / "model"))
     fill(recipe.finetune, model=recipe.export.output or "", run_dir=str(work / "finetune"))
     fill(recipe.evaluate, output=str(work / "results"))
+    fill(recipe.evaluate.perplexity, corpus=recipe.curate.output or "")
+    recipe.evaluate.models = recipe.evaluate.models or _models(recipe)
     fill(recipe.report, output=str(work / "report.html"))
     return recipe
+
+
+def _models(recipe: Recipe) -> dict[str, str]:
+    """The models a recipe has or makes, by label, in the order they are made."""
+    from meditron.models.architecture import PRESETS
+
+    base = recipe.model.base
+    models = {} if base in PRESETS and not Path(base).is_dir() else {"base": base}
+    models["pretrained"] = recipe.export.output or ""
+    if recipe.finetune.data:
+        models["finetuned"] = str(Path(recipe.finetune.run_dir or "") / "model")
+    return models
 
 
 def data_path(recipe: Recipe, path: str) -> Path:

@@ -1,0 +1,1 @@
+"""Evaluation: questions, the language-model adapter, statistics, results and the report."""

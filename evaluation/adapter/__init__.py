@@ -1,0 +1,1 @@
+"""The language-model adapter: what lm-eval asks of a model, computed with little repeated work."""

@@ -1,0 +1,142 @@
+"""The model as lm-eval sees it: its own Hugging Face adapter, with the computation replaced."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from lm_eval.models.huggingface import HFLM
+
+from evaluation.adapter.cache import AnswerCache
+from evaluation.adapter.score import Request, RowScorer, Scorer, TreeScorer
+from evaluation.model import LoadedModel
+from evaluation.quiet import quiet
+from meditron.progress import progress
+
+TREE_MODELS = ("llama",)
+"""Model types with plain causal attention, which a mask may replace and cached keys may precede."""
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 8192
+Pair = tuple[Any, list[int], list[int]]
+"""What was asked, tokens of the prompt, tokens of the answer."""
+
+
+@dataclass(kw_only=True)
+class Counters:
+    """What happened on the way."""
+
+    computed: int = 0
+    """Answers that were computed now."""
+    known: int = 0
+    """Answers that the cache had."""
+    cut: int = 0
+    """Answers whose prompt lost its beginning to the model's context."""
+    cut_prompts: set[str] = field(default_factory=set)
+    """Those prompts."""
+
+
+class MeditronLM(HFLM):  # type: ignore[misc]
+    """lm-eval's `hf` model with shared computation and a cache; the requests are tokenized alike.
+
+    Args:
+        loaded: the model.
+        cache: where answers are kept.
+        batch_tokens: most tokens of one pass. Default: 512 on a CPU, 8192 on a GPU.
+        label: name of the model on the terminal.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, cache: AnswerCache, batch_tokens: int | None = None, label: str = "model"
+    ) -> None:
+        with quiet():
+            super().__init__(
+                pretrained=loaded.model,
+                tokenizer=loaded.tokenizer,
+                max_length=loaded.max_length,
+                batch_size=1,
+                backend="causal",
+            )
+        self.loaded, self.label = loaded, label
+        self.counters = Counters()
+        self.seconds: dict[str, float] = {}
+        """Task to the time its answers took."""
+        self._names: list[str] = []
+        self._answers = cache
+        default = CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS
+        self.batch_tokens = batch_tokens or default
+        self._encoded: dict[str, list[int]] = {}
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Log-probability of each answer, and whether it is what the model would say."""
+        self._encoded = {}  # each prompt is tokenized once, however many answers it has
+        self._names = [str(request.task_name) for request in requests]
+        answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        self._encoded, self._names = {}, []
+        return answers
+
+    def score_tokens(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
+        """The same for prompts and answers that are tokens already."""
+        return self._loglikelihood_tokens(pairs)
+
+    def tok_encode(self, string: str, *arguments: Any, **named: Any) -> list[int]:  # noqa: ANN401
+        """Token ids of a text."""
+        if arguments or named:
+            ids: list[int] = super().tok_encode(string, *arguments, **named)
+            return ids
+        if string not in self._encoded:
+            self._encoded[string] = super().tok_encode(string)
+        return self._encoded[string]
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Pair], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """Answers in the order of the requests: from the cache, or computed and put there."""
+        asked = [self._request(*pair) for pair in requests]
+        keys = [self._answers.key("likelihood", _sizes(item), item.ids.tobytes()) for item in asked]
+        new = {key: index for index, key in enumerate(keys) if self._answers.get(key) is None}
+        self.counters.known += len(keys) - len(new)
+        self._compute(asked, new)
+        found = [self._answers.get(key) for key in keys]
+        return [(value["logprob"], value["greedy"]) for value in found if value is not None]
+
+    def _request(self, what: Any, context: list[int], continuation: list[int]) -> Request:  # noqa: ANN401
+        everything = context + continuation
+        if len(everything) > self.max_length + 1:
+            self.counters.cut += 1
+            if what is not None:
+                self.counters.cut_prompts.add(what[0])
+        kept = np.array(everything[-(self.max_length + 1) :], np.int32)
+        targets = kept[1:][-len(continuation) :]
+        return Request(ids=kept[:-1], targets=targets)
+
+    def _compute(self, asked: Sequence[Request], new: Mapping[str, int]) -> None:
+        """Compute the requests at the indices in `new`, and keep each answer as soon as it is there."""
+        if not new:
+            return
+        keys, indices = list(new), list(new.values())
+        scorer = self._scorer()
+        total = scorer.plan([asked[index] for index in indices])
+        with progress(total, f"{self.label}: {len(new):,} answers", "tokens") as task:
+            started = time.perf_counter()
+            for finished in scorer.scores(task.advance):
+                self._answers.add((keys[place], score.as_record()) for place, score in finished)
+                self.counters.computed += len(finished)
+                now = time.perf_counter()
+                self._spend(now - started, [indices[place] for place, _ in finished])
+                started = now
+
+    def _spend(self, seconds: float, indices: Sequence[int]) -> None:
+        """Put a pass on the account of the tasks whose answers it finished."""
+        for index in indices if self._names else ():
+            name = self._names[index]
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds / len(indices)
+
+    def _scorer(self) -> Scorer:
+        plain = self.loaded.model.config.model_type in TREE_MODELS
+        kind = TreeScorer if plain else RowScorer
+        return kind(self.loaded.model, self.batch_tokens)
+
+
+def _sizes(request: Request) -> bytes:
+    """What tells apart prompts and answers of the same tokens, and carries the last token."""
+    return np.array([len(request.targets), int(request.targets[-1])], np.int64).tobytes()

@@ -1,0 +1,249 @@
+"""`meditron evaluate`: models on questions and held-out text, side by side."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meditron.config import EvaluateConfig, Recipe, TaskConfig
+from meditron.errors import ConfigError, InputError, ManifestError, QuarantineError
+from meditron.files import atomic_dir, atomic_write_json
+from meditron.manifest import MANIFEST, config_hash, read_manifest, write_manifest
+from meditron.progress import console
+
+if TYPE_CHECKING:
+    from evaluation.adapter.lm import MeditronLM
+    from evaluation.asking import Asked
+    from evaluation.perplexity import HeldOut
+    from evaluation.questions import Loaded
+
+RESULTS = "results.json"
+CACHE_VERSION = "1"
+"""Part of every key of the answer cache; to be raised when the computation changes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What every model is asked."""
+
+    recipe: Recipe
+    """The recipe."""
+    asked: "list[Asked]"
+    """Tasks under their protocols."""
+    held_out: "list[HeldOut]"
+    """Documents to measure perplexity on."""
+    inputs: dict[str, str]
+    """Name of each input to its hash, the model's excepted."""
+    licenses: dict[str, str]
+    """Source to licence, of the held-out documents."""
+
+    @property
+    def config(self) -> EvaluateConfig:
+        """The recipe's settings of evaluation."""
+        return self.recipe.evaluate
+
+
+def main(recipe: Recipe) -> None:
+    """Evaluate each of a recipe's models, and print the results side by side.
+
+    A model that has results from the same questions, texts and settings is left alone; a killed
+    evaluation goes on with the answers it had.
+
+    Raises:
+        ConfigError: there is nothing to evaluate, or a setting is impossible.
+        InputError: a model, question file or corpus is missing or not of its form.
+        ManifestError: a model or the corpus does not match its manifest.
+        QuarantineError: too many questions of a task cannot be used.
+        DiskFullError: the disk is full; finished answers are kept.
+    """
+    from evaluation.model import check_folder
+    from evaluation.table import print_results
+
+    config = recipe.evaluate
+    if not config.models:
+        raise ConfigError("evaluate.models: names no model; give at least one label and folder")
+    for label, folder in config.models.items():
+        check_folder(label, Path(folder))
+    plan = make_plan(recipe)
+    output = Path(str(config.output))
+    results = {}
+    for label, folder in config.models.items():
+        evaluate(plan, label, Path(folder), output / label)
+        results[label] = json.loads((output / label / RESULTS).read_text(encoding="utf-8"))
+    print_results(results)
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Read everything that does not depend on the model."""
+    config = recipe.evaluate
+    inputs: dict[str, str] = {}
+    asked = _build(recipe)
+    for one in asked:
+        inputs |= one.loaded.hashes
+    held_out: list[HeldOut] = []
+    licenses: dict[str, str] = {}
+    if config.perplexity.enabled and _has_corpus(recipe):
+        from evaluation.perplexity import read_held_out
+
+        held_out, manifest = read_held_out(config.perplexity)
+        inputs["corpus"], licenses = manifest.hash, dict(manifest.licenses)
+    if not asked and not held_out:
+        raise ConfigError(
+            "evaluate.tasks: names no questions, and there is no corpus to measure perplexity on"
+        )
+    return Plan(recipe=recipe, asked=asked, held_out=held_out, inputs=inputs, licenses=licenses)
+
+
+def _has_corpus(recipe: Recipe) -> bool:
+    """Whether there is a corpus, or should be one; a recipe without curation may go without."""
+    corpus = recipe.evaluate.perplexity.corpus
+    if Path(str(corpus)).exists() or recipe.curate.sources or corpus != recipe.curate.output:
+        return True
+    console().print(f"{corpus}: no corpus is there, so no perplexity is measured")
+    return False
+
+
+def _build(recipe: Recipe) -> "list[Asked]":
+    if not recipe.evaluate.tasks:
+        return []
+    from evaluation.asking import build
+    from evaluation.questions import load_questions
+    from evaluation.results import bad_record, write_lines
+
+    root = Path(recipe.data_root or ".")
+    tasks: dict[str, tuple[TaskConfig, Loaded]] = {}
+    for name, config in recipe.evaluate.tasks.items():
+        tasks[name] = (config, load_questions(config, root))
+    bad = [bad_record(name, one) for name, (_, loaded) in tasks.items() for one in loaded.bad]
+    quarantine = Path(str(recipe.evaluate.output)) / "quarantine.jsonl"
+    if bad or quarantine.exists():
+        write_lines(quarantine, bad)
+    for name, (_, loaded) in tasks.items():
+        _check_bad(name, loaded, recipe.evaluate.max_bad_fraction, quarantine)
+    return build(tasks, recipe.evaluate.protocols, recipe.seed)
+
+
+def _check_bad(name: str, loaded: "Loaded", max_bad_fraction: float, quarantine: Path) -> None:
+    bad, records = len(loaded.bad), loaded.records
+    if not bad:
+        return
+    first = loaded.bad[0]
+    said = f"evaluate.tasks.{name}: {bad:,} of {records:,} questions ({bad / records:.2%}) cannot be used"
+    if bad > max_bad_fraction * records:
+        raise QuarantineError(
+            f"{said}, more than evaluate.max_bad_fraction = {max_bad_fraction:.2%}; the first is "
+            f"{first.file} {first.record}: {first.reason}; all are listed in {quarantine}: mend or remove "
+            "them, or raise the threshold"
+        )
+    console().print(f"{said}, see {quarantine}")
+
+
+def evaluate(plan: Plan, label: str, folder: Path, output: Path) -> None:
+    """Write the results of one model to `output`, unless they are there."""
+    from evaluation.model import choose_device, choose_dtype, identify, load_model
+
+    config = plan.config
+    identity = identify(folder)
+    settings = _settings(plan, choose_dtype(config, choose_device(config.device)))
+    inputs = {"model": identity, **plan.inputs}
+    if _is_done(output, settings, inputs):
+        console().print(f"{output}: already evaluated with this model, these inputs and settings")
+        return
+    started = time.perf_counter()
+    loaded = load_model(label, folder, identity, config)
+    from evaluation.adapter.cache import AnswerCache
+    from evaluation.adapter.lm import MeditronLM
+
+    cache = Path(f"{config.output}.cache") / f"{identity[:16]}-{loaded.dtype}" / "answers-0.jsonl"
+    answers = AnswerCache(cache, f"{CACHE_VERSION} {identity} {loaded.dtype}")
+    lm = MeditronLM(loaded, answers, config.batch_tokens, label)
+    samples, content = _measure(plan, lm)
+    content["model"] = {
+        "label": label,
+        "path": str(folder),
+        "identity": identity,
+        "parameters": loaded.parameters,
+    }
+    content |= {"device": lm.device.type, "dtype": loaded.dtype, "max_length": loaded.max_length}
+    content["seconds"] = round(time.perf_counter() - started, 3)
+    _write(plan, output, content, samples, settings, inputs)
+
+
+def _measure(plan: Plan, lm: "MeditronLM") -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """Samples by file name, and the sections `tasks` and `perplexity` of the results."""
+    from evaluation.asking import ask
+    from evaluation.perplexity import measure
+    from evaluation.results import task_entry, to_sample
+
+    config, entries, samples = plan.config, [], {}
+    records = ask(lm, plan.asked) if plan.asked else {}
+    for one in plan.asked:
+        own = [to_sample(record, one.metric) for record in records[one.key]]
+        samples[f"samples-{one.key}.jsonl"] = own
+        entries.append(task_entry(one, own, lm.seconds.get(one.key, 0.0), lm.counters.cut_prompts))
+    perplexity = measure(lm, plan.held_out, config.perplexity, plan.recipe.seed) if plan.held_out else []
+    if lm.counters.cut_prompts:
+        console().print(
+            f"{lm.label}: {len(lm.counters.cut_prompts):,} prompts are longer than its context of "
+            f"{lm.max_length:,} tokens and lost their beginning"
+        )
+    counters = lm.counters
+    answers = {"computed": counters.computed, "from_cache": counters.known, "cut": counters.cut}
+    return samples, {"tasks": entries, "perplexity": perplexity, "answers": answers}
+
+
+def _settings(plan: Plan, dtype: str) -> dict[str, Any]:
+    """What, besides the inputs, decides the results."""
+    config = plan.config
+    return {
+        "seed": plan.recipe.seed,
+        "tasks": {name: asdict(task) for name, task in config.tasks.items()},
+        "protocols": {one.key: one.protocol_hash for one in plan.asked},
+        "perplexity": asdict(config.perplexity),
+        "dtype": dtype,
+        "max_length": config.max_length,
+    }
+
+
+def _is_done(output: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
+    """Whether `output` holds these results; refuses to replace a folder of something else."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return False
+    if not (output / MANIFEST).is_file():
+        raise InputError(f"{output}: exists and holds no results; remove it or set evaluate.output")
+    try:
+        manifest = read_manifest(output, kind="results", check_files="full")
+    except ManifestError as error:
+        console().print(f"{error} (evaluating again)")
+        return False
+    return manifest.config_hash == config_hash(settings) and manifest.inputs == inputs
+
+
+def _write(
+    plan: Plan,
+    output: Path,
+    content: Mapping[str, Any],
+    samples: Mapping[str, list[dict[str, Any]]],
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> None:
+    from evaluation.results import write_lines
+
+    first = ("model", "tasks", "perplexity")
+    with atomic_dir(output) as folder:
+        atomic_write_json(folder / RESULTS, {key: content[key] for key in (*first, *content)})
+        for name, lines in samples.items():
+            write_lines(folder / name, lines)
+        write_manifest(
+            folder,
+            kind="results",
+            config=settings,
+            inputs=inputs,
+            counts={
+                "questions": sum(len(lines) for lines in samples.values()),
+                "perplexity_tokens": sum(entry["tokens"] for entry in content["perplexity"]),
+            },
+            licenses=plan.licenses,
+        )

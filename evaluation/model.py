@@ -1,0 +1,161 @@
+"""Loading the model that is evaluated: its identity, weights and tokenizer."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meditron.config import EvaluateConfig
+from meditron.errors import ConfigError, EnvironmentMissingError, InputError
+from meditron.files import sha256_file
+from meditron.manifest import MANIFEST, read_manifest
+from meditron.tokenizers import TOKENIZER_FILES
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_MAX_LENGTH = 2048
+
+
+@dataclass(kw_only=True)
+class LoadedModel:
+    """A model ready to be asked."""
+
+    path: Path
+    """Its folder."""
+    identity: str
+    """Hash of its manifest, or of its files."""
+    model: Any
+    """The causal language model of transformers."""
+    tokenizer: Any
+    """Its tokenizer."""
+    max_length: int
+    """Longest sequence in tokens."""
+    dtype: str
+    """Number format of the computation."""
+
+    @property
+    def parameters(self) -> int:
+        """Parameters, a tied one counted once."""
+        return int(self.model.num_parameters())
+
+
+def check_folder(label: str, folder: Path) -> None:
+    """Refuse a folder that is no model, before anything is computed.
+
+    Raises:
+        InputError: it does not exist, or lacks configuration or weights.
+    """
+    where = f"evaluate.models.{label}: {folder}"
+    if not folder.is_dir():
+        raise InputError(f"{where} does not exist; run the stage that makes it, or set evaluate.models")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{where} is no model folder (it has no config.json); correct evaluate.models")
+    if not list(folder.glob("*.safetensors")):
+        raise InputError(f"{where} holds no safetensors weights; run `meditron import` on it first")
+
+
+def identify(folder: Path) -> str:
+    """Hash of the model's manifest, held against its files; without one, of configuration, weights and
+    tokenizer.
+
+    Raises:
+        ManifestError: a file does not match the manifest.
+    """
+    if (folder / MANIFEST).is_file():
+        return read_manifest(folder, kind="model", check_files="full").hash
+    names = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
+    files = [*names, *sorted(folder.glob("*.safetensors"))]
+    hashes = {file.name: sha256_file(file) for file in files if file.is_file()}
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def choose_device(name: str) -> "torch.device":
+    """The device that `evaluate.device` means.
+
+    Raises:
+        ConfigError: it is no device.
+        EnvironmentMissingError: this machine does not have it.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"evaluate.device: {name!r} is no device; use auto, cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise EnvironmentMissingError(
+            f"evaluate.device: {name!r}, but torch sees {torch.cuda.device_count()} GPUs on this machine; "
+            "set it to auto or cpu"
+        )
+    return device
+
+
+def choose_dtype(config: EvaluateConfig, device: "torch.device") -> str:
+    """The number format that `evaluate.dtype` means on a device."""
+    if config.dtype != "auto":
+        return config.dtype
+    return "float32" if device.type == "cpu" else "bfloat16"
+
+
+def load_model(label: str, folder: Path, identity: str, config: EvaluateConfig) -> LoadedModel:
+    """Read weights and tokenizer.
+
+    Raises:
+        InputError: they cannot be read, or do not belong together.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    where = f"evaluate.models.{label}: {folder}"
+    device = choose_device(config.device)
+    dtype = choose_dtype(config, device)
+    tokenizer = _load_tokenizer(where, folder)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=config.trust_remote_code,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        sentence = " ".join(str(error).split())
+        raise InputError(f"{where}: the model cannot be read ({sentence}); export it again") from error
+    _check_vocabulary(where, model, tokenizer)
+    limit = getattr(model.config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
+    return LoadedModel(
+        path=folder,
+        identity=identity,
+        model=model.to(device).eval(),
+        tokenizer=tokenizer,
+        max_length=min(config.max_length or limit, limit),
+        dtype=dtype,
+    )
+
+
+def _load_tokenizer(where: str, folder: Path) -> Any:  # noqa: ANN401 - transformers is untyped
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        sentence = " ".join(str(error).split())
+        raise InputError(
+            f"{where}: holds no tokenizer that transformers reads ({sentence}); export the model again"
+        ) from error
+
+
+def _check_vocabulary(where: str, model: Any, tokenizer: Any) -> None:  # noqa: ANN401
+    rows = model.get_input_embeddings().weight.shape[0]
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= rows:
+        raise InputError(
+            f"{where}: its tokenizer has ids up to {highest}, but its embedding only {rows} rows; "
+            "the tokenizer is another model's, export the model again"
+        )

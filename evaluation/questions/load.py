@@ -1,0 +1,156 @@
+"""All questions of one task: which files, which of their questions, and what could not be used."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.questions.base import Bad, Question, QuestionFile, read_file
+from evaluation.questions.formats import read_labels
+from meditron.config import TaskConfig
+from meditron.config.check import suggest
+from meditron.errors import ConfigError, InputError
+from meditron.files import sha256_file
+
+MMLU_GROUPS: dict[str, tuple[str, ...]] = {
+    "medical-6": (
+        "anatomy",
+        "clinical_knowledge",
+        "college_biology",
+        "college_medicine",
+        "medical_genetics",
+        "professional_medicine",
+    ),
+    "medical-9": (
+        "anatomy",
+        "clinical_knowledge",
+        "college_biology",
+        "college_medicine",
+        "high_school_biology",
+        "medical_genetics",
+        "nutrition",
+        "professional_medicine",
+        "virology",
+    ),
+}
+"""Groups of MMLU subjects: six as in Med-PaLM (arXiv 2212.13138), nine as in MEDITRON (arXiv 2311.16079)."""
+
+
+@dataclass(kw_only=True)
+class Loaded:
+    """The questions of one task."""
+
+    questions: list[Question]
+    """What is asked."""
+    pool: list[Question] = field(default_factory=list)
+    """What solved examples are drawn from."""
+    bad: list[Bad] = field(default_factory=list)
+    """Records that cannot be used."""
+    records: int = 0
+    """Records that were read, bad ones included."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """Path of each file, as the recipe writes it, to its SHA-256."""
+    group: str | None = None
+    """mmlu: the group of subjects that was asked for by name."""
+
+
+def load_questions(config: TaskConfig, root: Path) -> Loaded:
+    """Read a task's files under `root`.
+
+    Raises:
+        ConfigError: an unknown subject.
+        InputError: a file is missing or unreadable, or none of its records has the form.
+    """
+    files = _files(config, root, config.split, config.paths)
+    pool_paths = config.shots_paths
+    pool_files: list[QuestionFile] = []
+    if config.shots and config.format == "mmlu":
+        pool_files = _files(config, root, pool_paths[0] if pool_paths else "dev", config.paths)
+    elif config.shots:
+        # The ground truth lists the test questions; examples are drawn from whatever has a label.
+        pool_files = _files(replace(config, ground_truth=None), root, "", pool_paths)
+    asked, asked_bad, asked_records = _read(files, config.limit)
+    pool, pool_bad, pool_records = _read(pool_files, None)
+    if config.format != "mmlu":  # its examples have a split of their own; some of them are also asked
+        taken = {(question.context, question.question) for question in asked}
+        pool = [example for example in pool if (example.context, example.question) not in taken]
+    loaded = Loaded(
+        questions=asked,
+        pool=pool,
+        bad=asked_bad + pool_bad,
+        records=asked_records + pool_records,
+        hashes=_hashes(config, root, [*files, *pool_files]),
+        group=next((name for name in config.subjects if name in MMLU_GROUPS), None),
+    )
+    _check(config, loaded, [*files, *pool_files])
+    return loaded
+
+
+def _files(config: TaskConfig, root: Path, split: str, paths: Sequence[str]) -> list[QuestionFile]:
+    if config.format == "mmlu":
+        return [file for path in paths for file in _mmlu_files(config, root / path, split)]
+    labels = read_labels(root / config.ground_truth) if config.ground_truth else None
+    return [QuestionFile(path=root / path, config=config, labels=labels) for path in paths]
+
+
+def _mmlu_files(config: TaskConfig, folder: Path, split: str) -> list[QuestionFile]:
+    suffix = f"_{split}.csv"
+    found = {path.name.removesuffix(suffix): path for path in sorted((folder / split).glob(f"*{suffix}"))}
+    if not found:
+        raise InputError(
+            f"{folder / split}: holds no files <subject>{suffix}; check evaluate.tasks and data_root"
+        )
+    subjects = _subjects(config.subjects, found, folder / split)
+    return [QuestionFile(path=found[name], config=config, subject=name) for name in subjects]
+
+
+def _subjects(wanted: Sequence[str], found: Iterable[str], folder: Path) -> list[str]:
+    known = list(found)
+    if not wanted or "all" in wanted:
+        return known
+    named = [subject for name in wanted for subject in MMLU_GROUPS.get(name, (name,))]
+    for subject in named:
+        if subject not in known:
+            hint = suggest(subject, [*known, *MMLU_GROUPS])
+            raise ConfigError(f"evaluate.tasks.subjects: {folder} has no subject {subject!r}{hint}")
+    return list(dict.fromkeys(named))
+
+
+def _read(files: Iterable[QuestionFile], limit: int | None) -> tuple[list[Question], list[Bad], int]:
+    """Questions, at most `limit` of each file drawn evenly over it, all bad records, and their number."""
+    questions: list[Question] = []
+    bad: list[Bad] = []
+    records = 0
+    for file in files:
+        own: list[Question] = []
+        for record in read_file(file):
+            records += 1
+            (own if isinstance(record, Question) else bad).append(record)  # type: ignore[arg-type]
+        if limit is not None and limit < len(own):
+            own = [own[index] for index in np.linspace(0, len(own) - 1, limit).round().astype(int)]
+        questions += own
+    return questions, bad, records
+
+
+def _hashes(config: TaskConfig, root: Path, files: Sequence[QuestionFile]) -> dict[str, str]:
+    paths = [file.path for file in files]
+    paths += [root / config.ground_truth] if config.ground_truth else []
+    return {_name(path, root): sha256_file(path) for path in dict.fromkeys(paths)}
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def _check(config: TaskConfig, loaded: Loaded, files: Sequence[QuestionFile]) -> None:
+    """Refuse files in which nothing has the form: that is a mistake in the recipe, not in a record."""
+    if loaded.questions and (loaded.pool or not config.shots):
+        return
+    what = "example" if loaded.questions else "question"
+    reason = f"; the first record: {loaded.bad[0].reason}" if loaded.bad else ""
+    name = loaded.bad[0].file if loaded.bad else files[0].path
+    raise InputError(
+        f"{name}: holds no usable {what} of format {config.format!r}{reason}; "
+        "check evaluate.tasks.format and the file"
+    )

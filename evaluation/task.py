@@ -1,0 +1,117 @@
+"""Our questions as lm-eval tasks: the class that the YAML files in `tasks/` name, and its examples."""
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from lm_eval.api.samplers import ContextSampler
+from lm_eval.api.task import ConfigurableTask
+
+from evaluation.questions import Loaded, Question, load_questions
+from meditron.config import ColumnsConfig, TaskConfig
+
+DEFAULT_SEED = 1234
+Doc = dict[str, Any]
+
+
+class QuestionTask(ConfigurableTask):  # type: ignore[misc]
+    """A task whose solved examples depend on the question: of its subject, and never the question itself."""
+
+    def __init__(self, config: Mapping[str, Any], **others: Any) -> None:  # noqa: ANN401
+        super().__init__(config={key: item for key, item in config.items() if key != "class"}, **others)
+
+    def fewshot_context(self, doc: Doc, *arguments: Any, **named: Any) -> str:  # noqa: ANN401
+        """The whole prompt for a question."""
+        self.sampler.asked = doc
+        prompt: str = super().fewshot_context(doc, *arguments, **named)
+        return prompt
+
+
+class SubjectSampler(ContextSampler):  # type: ignore[misc]
+    """Draws the same examples for all questions of a subject, so that their prompts begin alike.
+
+    Examples come from the question's subject where the pool has any of it. A question that is in the pool
+    itself gets the next example instead, or one less where there is none.
+    """
+
+    asked: Doc
+    """The question that the next examples are for."""
+    seed: int = DEFAULT_SEED
+
+    def set_rnd(self, rnd: int | None) -> "SubjectSampler":
+        """Draw other examples from now on."""
+        self.seed = DEFAULT_SEED if rnd is None else rnd
+        return self
+
+    def sample(self, n: int, *arguments: Any, **named: Any) -> Sequence[Doc]:  # noqa: ANN401
+        """At most `n` examples for the question in `asked`."""
+        subject = self.asked["subject"]
+        pool = [doc for doc in self.df if doc["subject"] == subject] or list(self.df)
+        random.Random(f"{self.seed} {subject}").shuffle(pool)
+        asked = (self.asked["context"], self.asked["question"])
+        return [doc for doc in pool if (doc["context"], doc["question"]) != asked][:n]
+
+
+def to_datasets(loaded: Loaded) -> dict[str, datasets.Dataset]:
+    """The questions and the pool of examples, as the splits `test` and `examples`."""
+    return {"test": _dataset(loaded.questions), "examples": _dataset(loaded.pool)}
+
+
+def _dataset(questions: Sequence[Question]) -> datasets.Dataset:
+    text = datasets.Value("string")
+    features = datasets.Features(
+        id=text,
+        question=text,
+        options=datasets.List(text),
+        answer=datasets.Value("int64"),
+        context=text,
+        subject=text,
+        letters=datasets.List(text),
+    )
+    docs = [question.as_doc() for question in questions]
+    return datasets.Dataset.from_dict({name: [doc[name] for doc in docs] for name in features}, features)
+
+
+def load_datasets(
+    *,
+    format: str,
+    file: str,
+    data_root: str = ".",
+    paths: Mapping[str, str] | None = None,
+    examples: Mapping[str, str] | None = None,
+    subjects: Sequence[str] = (),
+    ground_truth: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    first_answer: int = 1,
+    **others: Any,  # noqa: ANN401 - whatever else lm-eval was given as metadata
+) -> dict[str, datasets.Dataset]:
+    """What plain `lm_eval --include_path evaluation/tasks` calls; `--metadata` sets all but the first two.
+
+    Args:
+        format: form of the file, see `meditron.config.TaskConfig`.
+        file: the file's usual name.
+        data_root: folder that paths are relative to.
+        paths: form to the file that is read instead of the usual one; `pubmedqa_ground_truth` names that.
+        examples: form to the file that `--num_fewshot` draws from; mmlu has its folder `dev`.
+        subjects: mmlu's subjects or groups.
+        ground_truth: usual name of pubmedqa's labels.
+        columns: fields of `meditron.config.ColumnsConfig` for the form `table`.
+        first_answer: number of the first option where answers are numbers.
+        others: not used.
+    """
+    paths, pool = paths or {}, (examples or {}).get(format)
+    path = paths.get(format, file)
+    has_dev = format == "mmlu" and (Path(data_root) / path / "dev").is_dir()
+    config = TaskConfig(
+        format=format,
+        path=path,
+        ground_truth=paths.get("pubmedqa_ground_truth", ground_truth),
+        subjects=list(subjects),
+        columns=ColumnsConfig(**(columns or {})),
+        first_answer=first_answer,
+        shots=1 if pool or has_dev else 0,
+        shots_path=pool,
+    )
+    return to_datasets(load_questions(config, Path(data_root)))
