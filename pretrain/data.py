@@ -60,8 +60,8 @@ class SourceStream:
         self.samples_per_epoch = (total - 1) // sequence_length
         if self.samples_per_epoch < 1:
             raise ConfigError(
-                f"pretrain.sequence_length: {sequence_length} is too long for the source {name!r} of {total:,}"
-                " tokens; lower it, or leave the source out of pretrain.weights"
+                f"pretrain.sequence_length: {sequence_length} is too long for the source {name!r} of "
+                f"{total:,} tokens; lower it, or leave the source out of pretrain.weights"
             )
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
 

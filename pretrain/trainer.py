@@ -180,7 +180,7 @@ def roll_back(trainer: Trainer) -> None:
     if state.rollbacks >= config.fault.max_rollbacks:
         raise TrainingError(
             f"pretrain: {bad} after {state.rollbacks} returns to a checkpoint "
-            "(pretrain.fault.max_rollbacks); look at the skipped steps in log.jsonl, and lower pretrain.optimizer.lr"
+            "(pretrain.fault.max_rollbacks); see log.jsonl, and lower pretrain.optimizer.lr"
         )
     sample, rollbacks = state.sample, state.rollbacks + 1
     restore(trainer, *found)

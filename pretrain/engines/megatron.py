@@ -141,6 +141,7 @@ class MegatronEngine:
                 clip_grad_by_total_norm_fp32(part.get_parameters(), self._config.optimizer.clip_grad, norm)
         for group in optimizer.param_groups:
             group["lr"] = lr
+            group["weight_decay"] = self._config.optimizer.weight_decay * group.get("wd_mult", 1.0)
         optimizer.step_with_ready_grads()
         return StepResult(loss=loss, grad_norm=norm, applied=True)
 
@@ -176,12 +177,44 @@ class MegatronEngine:
             CheckpointError: the checkpoint holds other tensors than the model has.
         """
         check_plain(folder)
+        for part in self._optimizer.chained_optimizers:
+            _make_states(part.optimizer)
         try:
             state = dist_checkpointing.load(self._state(is_loading=True), str(folder))
         except Exception as error:  # as in `save`
             raise CheckpointError(f"{folder}: cannot be loaded ({error})") from error
         self._model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._load_optimizer(dict(state["optimizer"]))
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        # In two parts: without TransformerEngine the library's own load_state_dict looks for Adam's
+        # step among the tensors of the checkpoint, where it is not.
+        tensors = state.pop("param_state", None)
+        if tensors is None:
+            self._optimizer.load_state_dict(state)
+            return
+        del state["param_state_sharding_type"]
+        (part,) = self._optimizer.chained_optimizers  # more than one only with experts
+        part.load_state_dict(state)
+        states = part.optimizer.state.values()
+        steps = [own.pop("step", None) for own in states]
+        part.load_parameter_state_from_fully_reshardable(tensors)
+        for own, step in zip(states, steps, strict=True):
+            own.update({} if step is None else {"step": step.clone()})  # the library gives all the same one
+
+
+def _make_states(optimizer: torch.optim.Optimizer) -> None:
+    """Give torch's own Adam the states that a checkpoint is loaded into; it has none before its first step."""
+    if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+        return  # fused ones make theirs when they are made
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not optimizer.state[parameter]:
+                optimizer.state[parameter] = {
+                    "step": torch.zeros(()),
+                    "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.zeros_like(parameter),
+                }
 
 
 def check_plain(folder: Path) -> None:

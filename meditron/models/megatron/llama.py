@@ -19,7 +19,11 @@ with quiet_import():
     from megatron.core import parallel_state, tensor_parallel
     from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
     from megatron.core.models.gpt import GPTModel
-    from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+    from megatron.core.tensor_parallel import (
+        ColumnParallelLinear,
+        RowParallelLinear,
+        VocabParallelEmbedding,
+    )
     from megatron.core.transformer import ModuleSpec, TransformerConfig
     from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
     from megatron.core.transformer.enums import AttnMaskType
@@ -164,7 +168,7 @@ def build_model(
     config = _transformer_config(architecture, dtype, sequence_parallel, recompute, tp, pp)
     layers = get_num_layers_to_build(config)
     spec = TransformerBlockSubmodules(layer_specs=[_layer_spec()] * layers, layer_norm=RMSNorm)
-    return MegatronLlama(
+    model = MegatronLlama(
         architecture,
         config=config,
         transformer_layer_spec=spec,
@@ -176,6 +180,20 @@ def build_model(
         position_embedding_type="rope",
         rotary_base=int(architecture.rope_theta),
     )
+    _mark_cut_weights(model)
+    return model
+
+
+def _mark_cut_weights(model: torch.nn.Module) -> None:
+    """Say which weights are cut over the tensor-parallel ranks; without it gradient norms leave them out.
+
+    Megatron does it while it initialises weights, which is turned off here.
+    """
+    axes = ((VocabParallelEmbedding, 0), (ColumnParallelLinear, 0), (RowParallelLinear, 1))
+    for module in model.modules():
+        for kind, axis in axes:
+            if isinstance(module, kind) and module.weight is not None:
+                tensor_parallel.set_tensor_model_parallel_attributes(module.weight, True, axis, 1)
 
 
 def _transformer_config(

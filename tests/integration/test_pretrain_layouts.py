@@ -1,0 +1,78 @@
+"""Pretraining on two processes: the loss curve of one process, and checkpoints that fit any layout."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from meditron.config import Recipe
+from meditron.config.loading import dump_recipe
+from meditron.config.pretrain import ParallelConfig
+from meditron.runs import RunFolder
+from pretrain.main import main
+from tests.pretrain.conftest import LAYOUTS, base, make_recipe, no_group_is_left, recipe, shards  # noqa: F401
+from tests.pretrain.test_trainer import losses, steps, validations
+
+
+@pytest.fixture(scope="module")
+def one_process(
+    tmp_path_factory: pytest.TempPathFactory,
+    base: Path,  # noqa: F811
+    shards: Path,  # noqa: F811
+) -> Recipe:
+    """A finished run of twenty steps on one process."""
+    alone = make_recipe(tmp_path_factory.mktemp("alone"), base, shards)
+    assert main(alone) == 0
+    return alone
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_processes_have_the_curve_of_one(layout: str, recipe: Recipe, one_process: Recipe) -> None:  # noqa: F811
+    recipe.pretrain.parallel = ParallelConfig(**LAYOUTS[layout])
+    assert main(recipe) == 0
+    assert losses(recipe) == pytest.approx(losses(one_process), abs=1e-4)
+    norms, expected = ([r["grad_norm"] for r in steps(each)] for each in (recipe, one_process))
+    assert norms == pytest.approx(expected, abs=1e-3)
+    assert set(validations(recipe)) == set(validations(one_process))
+    for key, loss in validations(one_process).items():
+        assert validations(recipe)[key] == pytest.approx(loss, abs=1e-4), key
+
+
+def test_a_checkpoint_fits_other_layouts(recipe: Recipe, one_process: Recipe, tmp_path: Path) -> None:  # noqa: F811
+    """Saved by DP2, gone on with as TP2, then as PP2: one curve, optimizer included."""
+    recipe.pretrain.parallel = ParallelConfig(data_parallel_size=2)
+    triggers = Path(str(recipe.pretrain.run_dir)) / "triggers"
+    for number, layout in enumerate(("DP2", "TP2", "PP2")):
+        if number < 2:
+            triggers.mkdir(parents=True, exist_ok=True)
+            (triggers / "exit").touch()
+        recipe.pretrain.parallel = ParallelConfig(**LAYOUTS[layout])
+        assert main(recipe) == (75 if number < 2 else 0)
+    assert losses(recipe) == pytest.approx(losses(one_process), abs=1e-4)
+
+
+def test_a_process_that_is_killed_loses_nothing_finished(recipe: Recipe, one_process: Recipe) -> None:  # noqa: F811
+    """SIGKILL of one of two processes; the other ends too, and a new start has the curve."""
+    recipe.pretrain.parallel = ParallelConfig(pipeline_model_parallel_size=2)
+    path = Path(recipe.work_dir) / "recipe.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dump_recipe(recipe))
+    command = [sys.executable, "-m", "meditron", "pretrain", "--config", str(path)]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    run = RunFolder(str(recipe.pretrain.run_dir))
+    deadline = time.monotonic() + 120
+    while not any(record["event"] == "checkpoint" for record in run.read_log()):
+        assert time.monotonic() < deadline
+        assert parent.poll() is None
+        time.sleep(0.02)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    error = parent.communicate(timeout=100)[1]
+    assert parent.returncode == 8, error
+    assert "process 1 ended with code -9" in error
+    assert main(recipe) == 0
+    assert losses(recipe) == pytest.approx(losses(one_process), abs=1e-4)
