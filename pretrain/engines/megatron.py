@@ -204,7 +204,7 @@ class MegatronEngine:
 
 
 def _make_states(optimizer: torch.optim.Optimizer) -> None:
-    """Give torch's own Adam the states that a checkpoint is loaded into; it has none before its first step."""
+    """Give torch's own Adam the states a checkpoint is loaded into; it has none before its first step."""
     if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
         return  # fused ones make theirs when they are made
     for group in optimizer.param_groups:
