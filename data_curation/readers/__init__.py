@@ -8,7 +8,7 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import zstandard
 
-from data_curation.readers import books, cnxml, jats, medline, medquad, pages, records
+from data_curation.readers import books, cnxml, jats, medline, medquad, pages, pdf, records, s2orc
 from data_curation.readers.base import (
     ARCHIVES,
     COMPRESSED,
@@ -38,10 +38,12 @@ READERS = {
     "markdown": Reader(pages.read_markdown, (".md", ".markdown")),
     "medquad": Reader(medquad.read_medquad, (".xml",), ("unit",)),
     "cnxml": Reader(cnxml.read_cnxml, (".cnxml",)),
+    "pdf": Reader(pdf.read_pdf, (".pdf",), ("seconds",)),
     "text": Reader(books.read_text, (".txt",), ("encoding",)),
     "gutenberg": Reader(books.read_gutenberg, (".txt",)),
     "wikitext": Reader(books.read_wikitext, (".txt", ".tokens", ".raw")),
     "medline": Reader(medline.read_medline, (".xml",)),
+    "s2orc": Reader(s2orc.read_s2orc, (".json", ".jsonl"), ("citations",)),
     "jsonl": Reader(records.read_jsonl, (".jsonl", ".ndjson"), records.RECORD_OPTIONS),
     "parquet": Reader(records.read_parquet, (".parquet",), records.RECORD_OPTIONS),
 }

@@ -19,7 +19,7 @@ def read_jsonl(name: str, handle: IO[bytes], options: Mapping[str, Any]) -> Iter
 
     Other fields that are a text or a number become metadata.
     """
-    for number, line in enumerate(_lines(handle), start=1):
+    for number, line in enumerate(lines_of(handle), start=1):
         if not line.strip():
             continue
         try:
@@ -30,7 +30,8 @@ def read_jsonl(name: str, handle: IO[bytes], options: Mapping[str, Any]) -> Iter
         yield _from_mapping(name, f"line {number}", record, options)
 
 
-def _lines(handle: IO[bytes]) -> Iterator[bytes]:
+def lines_of(handle: IO[bytes]) -> Iterator[bytes]:
+    """Lines of a file, refusing one that is larger than any document."""
     while line := handle.readline(MAX_DOCUMENT_BYTES + 1):
         if len(line) > MAX_DOCUMENT_BYTES:
             raise TooLargeError(f"a line is longer than {MAX_DOCUMENT_BYTES >> 20} MiB")
