@@ -210,6 +210,9 @@ def index_of(answer: Any, options: Sequence[str], first: int = 1) -> int:  # noq
         return _within(LETTERS.index(text.upper()), options, answer)
     if text.lstrip("-").isdigit():
         return _within(int(text) - first, options, answer)
+    lettered = _LETTERED.match(text)  # "C. the text of the option"
+    if lettered and text[lettered.end() :] in options:
+        return list(options).index(text[lettered.end() :])
     raise ValueError(f"the answer {text!r} is none of the options")
 
 

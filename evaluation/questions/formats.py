@@ -31,8 +31,6 @@ def parse_medqa(where: str, record: Any, file: QuestionFile) -> Question:  # noq
     question = text_of(record, "question")
     options = _medqa_options(record.get("options"))
     answer = record.get("answer_idx") or record.get("answer")
-    if isinstance(record.get("options"), list) and isinstance(answer, str):
-        answer = without_letters([answer])[0]
     return Question(
         id=where,
         question=question,
