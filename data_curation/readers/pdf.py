@@ -72,8 +72,8 @@ def running_text(pages: list[str]) -> str:
         for position, line in enumerate(page)
         if not (_at_edge(position, page) and (_edge_key(line) in repeated or _PAGE_NUMBER.fullmatch(line)))
     ]
-    whole = " ".join(lines)
-    return "\n\n".join(_paragraphs(lines, Counter(re.findall(r"[\w-]+", whole.lower()))))
+    words = Counter(re.findall(r"[\w-]+", " ".join(lines).lower()))
+    return "\n\n".join(_paragraphs(lines, words))
 
 
 def _at_edge(position: int, page: list[str]) -> bool:
