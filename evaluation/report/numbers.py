@@ -77,6 +77,6 @@ def size(bytes_: float | None) -> str:
 def interval(bounds: "tuple[float, float] | None", scale: float = 1.0) -> str:
     """`(0.16, 0.37)` with scale 100 -> `16.0–37.0`."""
     if bounds is None:
-        return NOT_MEASURED
+        return "no interval"
     low, high = (significant(scale * bound) if scale == 1 else f"{scale * bound:.1f}" for bound in bounds)
     return f"{low}\N{EN DASH}{high}"

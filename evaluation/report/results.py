@@ -49,6 +49,10 @@ class TaskRow:
     """Demonstrations before each question."""
     chance: float | None
     """Accuracy of guessing."""
+    cut_prompts: int
+    """Prompts, over all models, that lost their beginning to the longest sequence."""
+    quarantined: int
+    """Questions of the files that could not be used."""
     interval_method: str
     """How the intervals were computed."""
     scores: Mapping[str, Score]
@@ -136,6 +140,8 @@ def _task_row(
         protocol_text=str(any_entry.get("protocol_text", "")),
         shots=any_entry.get("shots"),
         chance=number(any_entry.get("chance")),
+        cut_prompts=sum(int(entry.get("cut_prompts") or 0) for entry in entries.values()),
+        quarantined=int(any_entry.get("quarantined") or 0),
         interval_method=str(any_entry.get("ci_method", "")),
         scores=scores,
         changes={

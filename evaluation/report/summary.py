@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from evaluation.report import numbers
 from evaluation.report.build import Page, kinds
+from evaluation.report.compare import Score, compare_perplexities
 from evaluation.report.results import PerplexityRow, TaskRow
 from evaluation.report.training import TrainingRun
 
@@ -35,12 +36,13 @@ def cards(page: Page) -> list[Card]:
 
 
 def _perplexity_cards(page: Page) -> list[Card | None]:
-    if len(page.models) > 1 and page.perplexity:
+    kinds_shown = ("medical", "general")
+    if page.perplexity:
         before, after = page.labels[0], trained_label(page.labels)
-        return [_perplexity_card(page.perplexity, kind, before, after) for kind in ("medical", "general")]
+        return [_perplexity_card(page.perplexity, kind, before, after) for kind in kinds_shown]
     if page.pretraining is None:
         return []
-    return [_validation_card(page, page.pretraining, kind) for kind in ("medical", "general")]
+    return [_validation_card(page, page.pretraining, kind) for kind in kinds_shown]
 
 
 def trained_label(labels: Sequence[str]) -> str:
@@ -52,25 +54,44 @@ def _perplexity_card(rows: Sequence[PerplexityRow], kind: str, before: str, afte
     rows = [row for row in rows if row.kind == kind and before in row.scores and after in row.scores]
     if not rows:
         return None
+    heading = f"Perplexity, held-out {kind} text"
     first, last = pooled(rows, before), pooled(rows, after)
-    change = 100 * (last / first - 1)
-    lower = sum(row.scores[after].value < row.scores[before].value for row in rows)
-    evident = sum(row.changes[after].is_evidence for row in rows if after in row.changes)
+    if before == after:
+        text = f"{before}, over {_sources(len(rows))}; no other model was measured."
+        return Card(heading=heading, before="", after=numbers.significant(first.value), text=text)
     return Card(
-        heading=f"Perplexity, held-out {kind} text",
-        before=numbers.significant(first),
-        after=numbers.significant(last),
-        text=f"{numbers.signed(change, '%')} from {before} to {after}; "
-        f"lower in {lower} of {_sources(len(rows))}, a change beyond chance in {evident}.",
+        heading=heading,
+        before=numbers.significant(first.value),
+        after=numbers.significant(last.value),
+        text=f"{_change_text(first, last)} from {before} to {after}; {_sources_text(rows, before, after)}.",
     )
 
 
-def pooled(rows: Sequence[PerplexityRow], label: str) -> float:
+def pooled(rows: Sequence[PerplexityRow], label: str) -> Score:
     """Perplexity over all tokens of several sources: each token weighs the same."""
     scores = [row.scores[label] for row in rows]
     weights = [score.count or 1 for score in scores]
     loss = sum(weight * math.log(score.value) for weight, score in zip(weights, scores, strict=True))
-    return math.exp(loss / sum(weights))
+    return Score(
+        value=math.exp(loss / sum(weights)),
+        bounds=None,
+        count=sum(weights),
+        documents=[document for score in scores for document in score.documents],
+    )
+
+
+def _change_text(first: Score, last: Score) -> str:
+    change = compare_perplexities(first, last)
+    text = numbers.signed(change.difference, "%")
+    if change.interval is None:
+        return text
+    low, high = (numbers.signed(bound, "%") for bound in change.interval)
+    return f"{text} (95 % interval {low} to {high}, over the same {len(first.documents):,} documents)"
+
+
+def _sources_text(rows: Sequence[PerplexityRow], before: str, after: str) -> str:
+    lower = sum(row.scores[after].value < row.scores[before].value for row in rows)
+    return f"lower in {lower} of {_sources(len(rows))}"
 
 
 def _sources(count: int) -> str:

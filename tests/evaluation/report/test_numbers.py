@@ -58,7 +58,7 @@ def test_changes_carry_their_sign(value: float, text: str) -> None:
 
 def test_intervals_and_sizes() -> None:
     assert numbers.interval((0.16, 0.372), 100) == "16.0–37.2"
-    assert numbers.interval(None) == "not measured"
+    assert numbers.interval(None) == "no interval"
     assert numbers.size(3_670_016).replace("\N{NO-BREAK SPACE}", " ") == "3.50 MiB"
     assert numbers.size(12).replace("\N{NO-BREAK SPACE}", " ") == "12 B"
     assert numbers.percent(0.2567).replace("\N{NO-BREAK SPACE}", " ") == "25.7 %"

@@ -79,7 +79,7 @@ def test_a_missing_part_is_named(
 
 def test_nothing_at_all_is_still_a_page(tmp_path: Path, recipe_of: RecipeOf) -> None:
     html = written(recipe_of(tmp_path / "empty"))
-    assert "No stage of this run has left anything to summarise." in html
+    assert "There is no training and no evaluation to summarise yet." in html
 
 
 @pytest.mark.parametrize(
