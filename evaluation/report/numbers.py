@@ -46,7 +46,7 @@ def signed(value: float | None, unit: str, decimals: int = 1) -> str:
     text = f"{value:+.{decimals}f}"
     if float(text) == 0:
         text = f"±{text[1:]}"
-    return f"{text}{_SPACE}{unit}".replace("-", MINUS)
+    return (f"{text}{_SPACE}{unit}" if unit else text).replace("-", MINUS)
 
 
 def duration(seconds: float | None) -> str:

@@ -1,6 +1,5 @@
 """Questions for the page's browser: an even selection, as the files of all of them may be large."""
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -92,7 +91,7 @@ def _rounded(value: object) -> float | None:
 
 
 def _cut(value: object) -> str:
-    text = "" if value is None else re.sub(r"\s+\n", "\n", str(value)).strip()
+    text = "" if value is None else str(value)
     if len(text) <= MAX_TEXT:
         return text
     half = MAX_TEXT // 2

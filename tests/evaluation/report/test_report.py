@@ -66,6 +66,14 @@ def test_all_parts_are_there(work: Path, recipe_of: RecipeOf) -> None:
     assert 'href="pretrain/log.jsonl"' in html
 
 
+def test_mfu_comes_with_its_formula(work: Path, recipe_of: RecipeOf) -> None:
+    step = {"event": "step", "step": 1, "flops_per_second": 4.2e14, "mfu": 0.4245, "peak_flops": 989.4e12}
+    (work / "pretrain" / "log.jsonl").write_text(json.dumps(step))
+    html = written(recipe_of(work)).replace("\N{NO-BREAK SPACE}", " ")
+    assert "42.5 % = model FLOP/s ÷ (989 TFLOP/s peak × 1 devices)" in html
+    assert "<b>Model FLOP utilisation</b>" in html
+
+
 @pytest.mark.parametrize("part", ["corpus", "shards", "pretrain", "results", "run.json"])
 def test_a_missing_part_is_named(
     part: str, work: Path, recipe_of: RecipeOf, capsys: pytest.CaptureFixture[str]

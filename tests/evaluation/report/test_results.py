@@ -137,6 +137,25 @@ def test_questions_are_an_even_selection_of_the_same_ids(work: Path) -> None:
         assert "prompt" not in question["answers"]["pretrained"]  # the same as the first model's
 
 
+def test_prompts_are_shown_as_they_were(work: Path) -> None:
+    notes = Notes()
+    models = read_results(work / "results", [], notes)
+    sets = question_sets(task_rows(models, notes), models, 1, notes)
+    assert sets[0]["questions"][0]["prompt"] == "Question: 0\n\nOptions:\nA. Amoxicillin\nThe answer is:"
+
+
+def test_long_texts_lose_their_middle(work: Path) -> None:
+    path = work / "results" / "base" / "samples-pubmedqa-letter.jsonl"
+    samples = [json.loads(line) for line in path.read_text().splitlines()]
+    samples[0]["context"] = "a" * 3000 + "b" * 3000
+    path.write_text("\n".join(map(json.dumps, samples)))
+    write_manifest(path.parent, kind="results", config={}, inputs={}, counts={})
+    notes = Notes()
+    models = read_results(work / "results", [], notes)
+    context = question_sets(task_rows(models, notes), models, 1, notes)[2]["questions"][0]["context"]
+    assert context == "a" * 2000 + "\n[... 2,000 characters left out ...]\n" + "b" * 2000
+
+
 def test_even_selections() -> None:
     assert evenly(5, 10) == {0, 1, 2, 3, 4}
     assert evenly(10, 3) == {0, 3, 6}
