@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_curation.decide import Duplicates, load_ledgers
-from data_curation.ledger import merge
+from data_curation.ledger import Ledger, merge
 from data_curation.plan import Plan
 from meditron.files import atomic_write
 from meditron.progress import console
@@ -33,11 +33,27 @@ def corpus_statistics(
             "chars": counts["chars"],
             "dropped": dict(sorted(dropped.items())),
             "quarantined": ledger.quarantined,
+            "removed": {
+                rule: {"passages": count, "chars": ledger.removed_characters[rule]}
+                for rule, count in sorted(ledger.removed.items())
+            },
+            **({"survival": _survival(ledger)} if ledger.survival.tokens else {}),
             "license": source.license,
             "licenses": dict(sorted(licenses.items())),
             "samples": [sample for _, samples in sorted(ledger.samples.items()) for sample in samples],
         }
     return statistics
+
+
+def _survival(ledger: Ledger) -> dict[str, Any]:
+    """Clinical tokens through cleaning; `share` is of the text that was kept."""
+    survival = ledger.survival
+    return {
+        "tokens": survival.tokens,
+        "removed": dict(sorted(survival.removed.items())),
+        "lost": survival.lost,
+        "share": survival.share,
+    }
 
 
 def _published(plan: Plan, decisions: Path, source: str) -> tuple[Counter[str], Counter[str]]:

@@ -7,7 +7,6 @@ from data_curation.account import corpus_statistics, print_summary, write_quaran
 from data_curation.decide import decide, load_ledgers
 from data_curation.executor import run_tasks
 from data_curation.extract import MEGABYTE, extract_steps
-from data_curation.filters import build_filters
 from data_curation.finish import assemble
 from data_curation.plan import Plan, make_plan
 from data_curation.publish import PublishChunk
@@ -55,7 +54,7 @@ def open_work_folder(output: Path, plan: Plan) -> Path:
 def _extract(plan: Plan, recipe: Recipe, work: Path) -> None:
     config, folder = recipe.curate, work / "extract"
     run_tasks(
-        extract_steps(plan, build_filters(config.filters), work / "parts", folder, config.samples_per_reason),
+        extract_steps(plan, config, work / "parts", folder),
         sizes=[chunk.bytes / MEGABYTE for chunk in plan.chunks],
         workers=config.workers,
         folder=folder,

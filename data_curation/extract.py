@@ -15,14 +15,15 @@ from typing import Any
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from data_curation.clean import normalise
+from data_curation.clean import clean, normalise
 from data_curation.dedup.exact import document_key
 from data_curation.executor import Report
-from data_curation.filters import DocumentFilter
+from data_curation.filters import DocumentFilter, build_filters
 from data_curation.ledger import Ledger
 from data_curation.parts import PartWriter
 from data_curation.plan import Chunk, Plan
 from data_curation.readers import BadRecord, RawDocument, read_source
+from meditron.config import CleanConfig, CurateConfig
 from meditron.files import atomic_write_json, disk_errors, sha256_file
 
 MEGABYTE = 2**20
@@ -85,16 +86,31 @@ class ReadChunk(PipelineStep):  # type: ignore[misc]
         return Document(text=raw.text, id=f"{chunk.source}/{raw.id}", metadata=metadata)
 
 
-class Normalise(PipelineStep):  # type: ignore[misc]
-    """Cleans the text without touching what it says."""
+class Clean(PipelineStep):  # type: ignore[misc]
+    """Repairs characters and takes out what is no content, without touching what a text says.
 
-    name = "normalise"
+    Args:
+        config: the rules, and whether their effect is measured.
+        account: shared with the other steps of the same task.
+    """
+
+    name = "clean"
     type = "format"
 
+    def __init__(self, config: CleanConfig, account: "Account") -> None:
+        super().__init__()
+        self._config, self._account = config, account
+
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Yield every document with its text normalised."""
+        """Yield every document with its text cleaned."""
         for document in data:
-            document.text = normalise(document.text)
+            before = document.text
+            cleaned = clean(before, self._config.rules)
+            document.text = normalise(cleaned.text)
+            for removal in cleaned.removed:
+                self._account.ledger.remove(document.id, removal.passage, removal.rule)
+            if self._config.audit:
+                self._account.ledger.survival.add(before, document.text, cleaned.removed)
             yield document
 
 
@@ -187,15 +203,13 @@ class Account:
         return self._ledger
 
 
-def extract_steps(
-    plan: Plan, rules: Sequence[DocumentFilter], folder: Path, reports: Path, samples_per_reason: int
-) -> list[PipelineStep]:
+def extract_steps(plan: Plan, config: CurateConfig, folder: Path, reports: Path) -> list[PipelineStep]:
     """The first pass as datatrove steps."""
     os.makedirs(folder, exist_ok=True)
-    account = Account(samples_per_reason)
+    account = Account(config.samples_per_reason)
     return [
         ReadChunk(plan, folder, reports, account),
-        Normalise(),
-        Filter(rules, account),
+        Clean(config.clean, account),
+        Filter(build_filters(config.filters), account),
         WritePart(plan, folder, account),
     ]

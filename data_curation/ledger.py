@@ -9,7 +9,10 @@ from typing import IO, Any
 
 import xxhash
 
+from data_curation.clean.audit import Survival
+
 EXCERPT_CHARACTERS = 240
+_COUNTERS = ("dropped", "removed", "removed_characters")
 
 
 @dataclass(kw_only=True)
@@ -30,6 +33,12 @@ class Ledger:
     """Reason to number of documents."""
     samples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     """Reason to excerpts of documents it dropped."""
+    removed: Counter[str] = field(default_factory=Counter)
+    """Cleaning rule to number of passages it took out."""
+    removed_characters: Counter[str] = field(default_factory=Counter)
+    """Cleaning rule to their characters."""
+    survival: Survival = field(default_factory=Survival)
+    """Clinical tokens through cleaning, where that is measured."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Input file to its SHA-256."""
 
@@ -43,6 +52,12 @@ class Ledger:
         sample = {"reason": reason, "id": identifier, "excerpt": text[:EXCERPT_CHARACTERS].strip()}
         self.samples[reason] = _fewest([*self.samples.get(reason, []), sample], self.samples_per_reason)
 
+    def remove(self, identifier: str, passage: str, rule: str) -> None:
+        """Count a passage that cleaning took out, and keep an excerpt of a few."""
+        self.removed[rule] += 1
+        self.removed_characters[rule] += len(passage)
+        self.sample(identifier, passage, f"removed: {rule}")
+
     def quarantine(self, handle: IO[str], file: str, record: str, reason: str) -> None:
         """Write an unreadable record's place and reason to the quarantine file, and count it."""
         entry = {"source": self.source, "file": file, "record": record, "reason": reason}
@@ -52,14 +67,17 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        # asdict would rebuild the Counter from pairs.
-        return vars(self) | {"dropped": dict(self.dropped)}
+        # asdict would rebuild the Counters from pairs.
+        counters = {name: dict(getattr(self, name)) for name in _COUNTERS}
+        return vars(self) | counters | {"survival": vars(self.survival)}
 
     @classmethod
     def load(cls, path: Path) -> "Ledger":
         """Read what `to_json` gave."""
         content = json.loads(path.read_text(encoding="utf-8"))
-        content["dropped"] = Counter(content["dropped"])
+        content |= {name: Counter(content[name]) for name in _COUNTERS}
+        survival = content["survival"]
+        content["survival"] = Survival(**survival | {"removed": Counter(survival["removed"])})
         return cls(**content)
 
 
@@ -70,7 +88,9 @@ def merge(ledgers: Iterable[Ledger], source: str, samples_per_reason: int) -> Le
         total.read += ledger.read
         total.quarantined += ledger.quarantined
         total.first_bad = total.first_bad or ledger.first_bad
-        total.dropped.update(ledger.dropped)
+        for name in _COUNTERS:
+            getattr(total, name).update(getattr(ledger, name))
+        total.survival.update(ledger.survival)
         total.inputs.update(ledger.inputs)
         for reason, samples in ledger.samples.items():
             total.samples[reason] = _fewest([*total.samples.get(reason, []), *samples], samples_per_reason)

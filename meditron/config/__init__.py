@@ -1,6 +1,6 @@
 """Configuration of every stage, as dataclasses that the command line and the recipes are read into."""
 
-from meditron.config.curation import CurateConfig, FilterConfig, SourceConfig, TokenizeConfig
+from meditron.config.curation import CleanConfig, CurateConfig, FilterConfig, SourceConfig, TokenizeConfig
 from meditron.config.evaluation import ColumnsConfig, EvaluateConfig, PerplexityConfig, TaskConfig
 from meditron.config.finetune import FinetuneConfig
 from meditron.config.generate import GenerateConfig
@@ -10,6 +10,7 @@ from meditron.config.pretrain import PretrainConfig
 from meditron.config.recipe import Recipe, resolve
 
 __all__ = [
+    "CleanConfig",
     "ColumnsConfig",
     "CurateConfig",
     "EvaluateConfig",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from meditron.config.check import require
+from meditron.config.check import require, require_choice
 
 
 @dataclass(kw_only=True)
@@ -44,6 +44,26 @@ class SourceConfig:
 
 
 @dataclass(kw_only=True)
+class CleanConfig:
+    """What is taken out of documents because it is no content; numbers and comparators are left alone."""
+
+    rules: list[str] = field(
+        default_factory=lambda: ["escaped_html", "references", "notices", "navigation", "urls"]
+    )
+    """Rules to apply: `escaped_html` (HTML that was escaped once more), `references` (lists of references
+    under their heading), `notices` (copyright and licence), `navigation` (lines of a web page that lead
+    elsewhere), `urls`. Characters are always repaired. [] removes nothing."""
+    audit: bool = False
+    """Measure which share of the numbers, comparators and units of each source survives cleaning, by
+    rule, and record it in `stats.json`; takes about as long again as cleaning."""
+
+    def __post_init__(self) -> None:
+        known = ("escaped_html", "references", "notices", "navigation", "urls")
+        for rule in self.rules:
+            require_choice(rule, known, "curate.clean.rules")
+
+
+@dataclass(kw_only=True)
 class FilterConfig:
     """Which documents are too poor to train on; each rule names itself in the statistics."""
 
@@ -77,6 +97,8 @@ class CurateConfig:
     is named first is kept."""
     output: str | None = None
     """Corpus folder. Default: `<work_dir>/corpus`."""
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    """Passages to take out of documents."""
     filters: FilterConfig = field(default_factory=FilterConfig)
     """Rules that drop poor documents."""
     validation_fraction: float = 0.03
