@@ -108,6 +108,7 @@ def load_model(label: str, folder: Path, identity: str, config: EvaluateConfig) 
         InputError: they cannot be read, or do not belong together.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
@@ -124,7 +125,7 @@ def load_model(label: str, folder: Path, identity: str, config: EvaluateConfig) 
             use_safetensors=True,
             trust_remote_code=config.trust_remote_code,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         sentence = " ".join(str(error).split())
         raise InputError(f"{where}: the model cannot be read ({sentence}); export it again") from error
     _check_vocabulary(where, model, tokenizer)

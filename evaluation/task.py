@@ -2,10 +2,13 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import datasets
+import jinja2
+import lm_eval.utils
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
@@ -27,6 +30,21 @@ class QuestionTask(ConfigurableTask):  # type: ignore[misc]
         self.sampler.asked = doc
         prompt: str = super().fewshot_context(doc, *arguments, **named)
         return prompt
+
+    def doc_to_text(self, doc: Doc, doc_to_text: str | None = None) -> str:
+        """The question as the prompt shows it; lm-eval would compile the template again for each."""
+        return _compiled(doc_to_text or self.config.doc_to_text).render(**doc)
+
+    @staticmethod
+    def resolve_field(doc: Doc, field: str | None = None) -> str | None:
+        """A text of the configuration that may refer to the question."""
+        return _compiled(field).render(**doc) if field else None
+
+
+@cache
+def _compiled(template: str) -> jinja2.Template:
+    compiled: jinja2.Template = lm_eval.utils.env.from_string(template)
+    return compiled
 
 
 class SubjectSampler(ContextSampler):  # type: ignore[misc]

@@ -93,8 +93,9 @@ class MeditronLM(HFLM):  # type: ignore[misc]
         """Answers in the order of the requests: from the cache, or computed and put there."""
         asked = [self._request(*pair) for pair in requests]
         keys = [self._answers.key("likelihood", _sizes(item), item.ids.tobytes()) for item in asked]
-        new = {key: index for index, key in enumerate(keys) if self._answers.get(key) is None}
-        self.counters.known += len(keys) - len(new)
+        missing = [index for index, key in enumerate(keys) if self._answers.get(key) is None]
+        self.counters.known += len(keys) - len(missing)
+        new = {keys[index]: index for index in missing}
         self._compute(asked, new)
         found = [self._answers.get(key) for key in keys]
         return [(value["logprob"], value["greedy"]) for value in found if value is not None]

@@ -1,0 +1,84 @@
+"""Perplexity by source against transformers' own loss."""
+
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from evaluation.perplexity import measure, read_held_out
+from meditron.config import PerplexityConfig
+from meditron.errors import InputError, ManifestError
+from meditron.manifest import write_manifest
+from meditron.tokenizers import load_tokenizer
+from tests.evaluation.adapter.test_score import make_lm
+from tests.evaluation.conftest import write_corpus
+
+
+def test_the_loss_is_that_of_transformers(model_folder: Path, tmp_path: Path) -> None:
+    config = PerplexityConfig(corpus=str(write_corpus(tmp_path / "corpus")), window=512)
+    held_out, manifest = read_held_out(config)
+    assert [(one.source, one.kind, len(one.texts)) for one in held_out] == [
+        ("articles", "medical", 4),
+        ("essays", "general", 4),
+    ]
+    assert manifest.licenses == {"articles": "CC0-1.0"}
+    lm = make_lm(model_folder, tmp_path / "cache", batch_tokens=100)
+    entry = measure(lm, held_out, config, seed=1)[0]
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    losses, tokens = 0.0, 0
+    for ids in load_tokenizer(model_folder).encode_batch(held_out[0].texts):
+        row = torch.tensor([[0, *ids.tolist()]])
+        with torch.no_grad():
+            losses += float(model(input_ids=row, labels=row).loss) * len(ids)
+        tokens += len(ids)
+    assert entry["tokens"] == tokens
+    assert entry["documents"] == 4
+    assert entry["loss"] == pytest.approx(losses / tokens, abs=1e-5)
+    assert entry["perplexity"] == pytest.approx(math.exp(entry["loss"]))
+    low, high = entry["ci"]
+    assert low < entry["perplexity"] < high
+    size = sum(len(text.encode()) for text in held_out[0].texts)
+    assert entry["bits_per_byte"] == pytest.approx(losses / math.log(2) / size, rel=1e-5)
+
+
+def test_windows_cut_long_documents(model_folder: Path, tmp_path: Path) -> None:
+    config = PerplexityConfig(corpus=str(write_corpus(tmp_path / "corpus")), window=20)
+    held_out, _ = read_held_out(config)
+    lm = make_lm(model_folder, tmp_path / "cache")
+    cut = measure(lm, held_out, config, seed=1)[0]
+    ids = load_tokenizer(model_folder).encode_batch(held_out[0].texts)
+    assert cut["tokens"] == sum(len(one) for one in ids)
+    assert max(len(one) for one in ids) > 40
+    whole = measure(lm, held_out, PerplexityConfig(window=512), seed=1)[0]
+    assert whole["loss"] != cut["loss"]
+
+
+def test_a_limit_of_characters_is_the_same_text_for_every_model(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    held_out, _ = read_held_out(PerplexityConfig(corpus=str(corpus), max_characters=200))
+    assert [sum(map(len, one.texts)) for one in held_out] == [200, 200]
+    assert len(held_out[0].texts) == 2
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="does not exist; run the stage that makes it"):
+        read_held_out(PerplexityConfig(corpus=str(tmp_path / "none")))
+    corpus = write_corpus(tmp_path / "corpus")
+    file = corpus / "validation" / "essays-00000.parquet"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(ManifestError, match=r"essays-00000\.parquet: its SHA-256 differs"):
+        read_held_out(PerplexityConfig(corpus=str(corpus)))
+    empty = tmp_path / "empty"
+    (empty / "validation").mkdir(parents=True)
+    (empty / "stats.json").write_text('{"sources": {}}')
+    write_manifest(empty, kind="corpus", config={}, inputs={}, counts={})
+    with pytest.raises(InputError, match="holds no validation documents"):
+        read_held_out(PerplexityConfig(corpus=str(empty)))
+    pq.write_table(pa.table({"words": ["x"]}), empty / "validation" / "essays-00000.parquet")
+    write_manifest(empty, kind="corpus", config={}, inputs={}, counts={})
+    with pytest.raises(InputError, match="no Parquet file with texts"):
+        read_held_out(PerplexityConfig(corpus=str(empty)))
