@@ -11,7 +11,7 @@ token is predicted once an epoch.
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,25 @@ from meditron.models.megatron.cpu import quiet_import
 Tokens = npt.NDArray[np.int64]
 IGNORE = -1
 """Label of a position that has no loss."""
+
+
+class Batch(NamedTuple):
+    """One data-parallel rank's part of a step: M micro-batches of B samples of S tokens and one."""
+
+    tokens: Tokens
+    """int64 [M, B, S + 1]."""
+    sources: list[str]
+    """Source of every sample of the whole batch."""
+    documents: Tokens
+    """Which document of its sample each token is of, counted from 0: int64 [M, B, S + 1]."""
+
+
+class Windows(NamedTuple):
+    """One rank's held-out text, each int64 [M, B, S]."""
+
+    inputs: Tokens
+    labels: Tokens
+    documents: Tokens
 
 
 def open_shard(prefix: Path) -> Any:  # noqa: ANN401 - megatron's IndexedDataset is not typed
@@ -67,6 +86,10 @@ class SourceStream:
 
     def sample(self, index: int) -> Tokens:
         """Sample `index`, counted over all epochs: int64 [sequence_length + 1]."""
+        return self.sample_with_documents(index)[0]
+
+    def sample_with_documents(self, index: int) -> tuple[Tokens, Tokens]:
+        """As `sample`, and which of its documents each token is of, counted from 0."""
         epoch, place = divmod(index, self.samples_per_epoch)
         documents, ends, chunks = self._epoch(epoch)
         return self._read(documents, ends, int(chunks[place]) * self._length)
@@ -78,7 +101,7 @@ class SourceStream:
         ends = np.cumsum(self._document_lengths[documents])
         return documents, ends, chooser.permutation(self.samples_per_epoch)
 
-    def _read(self, documents: Tokens, ends: Tokens, start: int) -> Tokens:
+    def _read(self, documents: Tokens, ends: Tokens, start: int) -> tuple[Tokens, Tokens]:
         stop = start + self._length + 1
         pieces = []
         place = int(np.searchsorted(ends, start, side="right"))
@@ -88,7 +111,8 @@ class SourceStream:
             count = min(stop, int(ends[place])) - start
             pieces.append(self._shard.get(document, offset=start - begin, length=count))
             start, place = start + count, place + 1
-        return np.concatenate(pieces).astype(np.int64)
+        lengths = [len(piece) for piece in pieces]
+        return np.concatenate(pieces).astype(np.int64), np.repeat(np.arange(len(pieces)), lengths)
 
 
 class Blend:
@@ -161,23 +185,19 @@ class TrainingData:
 
     def batch(
         self, start: int, global_batch_size: int, micro_batch_size: int, rank: int, data_parallel_size: int
-    ) -> tuple[Tokens, list[str]]:
-        """One data-parallel rank's part of the samples from `start` on.
-
-        Returns:
-            its tokens, int64 [micro-batches, micro_batch_size, sequence_length + 1], and the sources of
-            the whole batch.
-        """
+    ) -> Batch:
+        """One data-parallel rank's part of the samples from `start` on."""
         samples = self.blend.samples(start, global_batch_size)
         per_pass = micro_batch_size * data_parallel_size
         mine = [
-            [
-                self._streams[name].sample(k)
-                for name, k in samples[i + rank * micro_batch_size : i + (rank + 1) * micro_batch_size]
-            ]
-            for i in range(0, global_batch_size, per_pass)
+            self._streams[name].sample_with_documents(k)
+            for i in range(rank * micro_batch_size, global_batch_size, per_pass)
+            for name, k in samples[i : i + micro_batch_size]
         ]
-        return np.asarray(mine), [name for name, _ in samples]
+        length = len(mine[0][0])
+        shape = (-1, micro_batch_size, length)
+        tokens, documents = (np.stack(part).reshape(shape) for part in zip(*mine, strict=True))
+        return Batch(tokens, [name for name, _ in samples], documents)
 
 
 class ValidationData:
@@ -187,9 +207,16 @@ class ValidationData:
         shard: as `open_shard` gives it.
         sequence_length: tokens that a window predicts.
         max_tokens: tokens that are read at most.
+        reset_attention_mask: see `labels_of`.
     """
 
-    def __init__(self, shard: Any, sequence_length: int, max_tokens: int) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        shard: Any,  # noqa: ANN401
+        sequence_length: int,
+        max_tokens: int,
+        reset_attention_mask: bool = False,
+    ) -> None:
         documents, count = [], 0
         for index in range(len(shard)):
             documents.append(np.asarray(shard.get(index), np.int64))
@@ -197,22 +224,37 @@ class ValidationData:
             if count > max_tokens:
                 break
         stream = np.concatenate(documents)[: max_tokens + 1]
+        numbers = np.repeat(np.arange(len(documents)), [len(document) for document in documents])[
+            : len(stream)
+        ]
+        labels = labels_of(stream, numbers if reset_attention_mask else None)
         self.tokens = max(len(stream) - 1, 0)
         rows = -(-self.tokens // sequence_length)
-        inputs = np.zeros(rows * sequence_length, np.int64)
-        labels = np.full(rows * sequence_length, IGNORE, np.int64)
-        inputs[: self.tokens], labels[: self.tokens] = stream[:-1], stream[1:]
-        self._pairs = np.stack([inputs, labels], 1).reshape(rows, sequence_length, 2)
+        windows = np.zeros((3, rows * sequence_length), np.int64)
+        windows[1] = IGNORE
+        windows[:, : self.tokens] = stream[:-1], labels, numbers[:-1]
+        self._windows = windows.reshape(3, rows, sequence_length)
 
-    def batch(self, micro_batch_size: int, rank: int, data_parallel_size: int) -> tuple[Tokens, Tokens]:
-        """One rank's windows: inputs and labels, each int64 [micro-batches, micro_batch_size, sequence].
+    def batch(self, micro_batch_size: int, rank: int, data_parallel_size: int) -> Windows:
+        """One rank's windows.
 
         All ranks get the same number of micro-batches; what is missing has no loss.
         """
+        _, rows, length = self._windows.shape
         per_pass = micro_batch_size * data_parallel_size
-        rows = -(-len(self._pairs) // per_pass) * per_pass
-        padded = np.zeros((rows, *self._pairs.shape[1:]), np.int64)
-        padded[..., 1] = IGNORE
-        padded[: len(self._pairs)] = self._pairs
-        cut = padded.reshape(-1, data_parallel_size, micro_batch_size, *self._pairs.shape[1:])[:, rank]
-        return cut[..., 0], cut[..., 1]
+        padded = np.zeros((3, -(-rows // per_pass) * per_pass, length), np.int64)
+        padded[1] = IGNORE
+        padded[:, :rows] = self._windows
+        return Windows(*padded.reshape(3, -1, data_parallel_size, micro_batch_size, length)[:, :, rank])
+
+
+def labels_of(tokens: Tokens, documents: Tokens | None) -> Tokens:
+    """The token after each; none where a document ends, if documents do not see each other.
+
+    Args:
+        tokens: [..., S + 1].
+        documents: of each token, [..., S + 1]; None where they do see each other.
+    """
+    if documents is None:
+        return tokens[..., 1:]
+    return np.where(documents[..., 1:] == documents[..., :-1], tokens[..., 1:], IGNORE)

@@ -30,6 +30,8 @@ SHAPING = (
     "optimizer",
 )
 """Settings that must stay when a run is resumed; layout, recomputation and intervals may change."""
+ADDED = ("reset_attention_mask", "optimizer.decay_steps", "optimizer.schedule_steps")
+"""Of the same kind, but younger than some checkpoints: left out of their identity while they are unset."""
 
 
 def main(recipe: Recipe) -> int:
@@ -77,6 +79,7 @@ def _join_and_run(recipe: Recipe, run: RunFolder) -> int:
         layout.pipeline_model_parallel_size,
         recipe.seed,
         config.timeout_minutes,
+        layout.virtual_pipeline_model_parallel_size,
     )
     try:
         code = _run(recipe, run, architecture)
@@ -100,7 +103,12 @@ def _check(recipe: Recipe) -> "Architecture":
     config = recipe.pretrain
     architecture = find_architecture(str(recipe.model.base))
     layout = config.parallel
-    check_layout(architecture, layout.tensor_model_parallel_size, layout.pipeline_model_parallel_size)
+    check_layout(
+        architecture,
+        layout.tensor_model_parallel_size,
+        layout.pipeline_model_parallel_size,
+        layout.virtual_pipeline_model_parallel_size,
+    )
     read_manifest(str(config.shards), kind="shards", check_files="size")
     vocab_size = int(_table(config)["vocab_size"])
     if vocab_size > architecture.vocab_size:
@@ -165,7 +173,19 @@ def _identity(recipe: Recipe, is_main: bool) -> dict[str, Any]:
     has_manifest = (base / MANIFEST).is_file()
     model = read_manifest(base, kind="model").hash if has_manifest else str(recipe.model.base)
     shaping = {name: settings[name] for name in SHAPING} | {"seed": recipe.seed}
+    for name in ADDED:
+        _leave_out_unset(shaping, settings, name.split("."))
     return {"config": json.loads(json.dumps(shaping)), "inputs": {"shards": shards.hash, "model": model}}
+
+
+def _leave_out_unset(shaping: dict[str, Any], settings: dict[str, Any], path: list[str]) -> None:
+    *sections, name = path
+    for section in sections:
+        shaping, settings = shaping[section], settings[section]
+    if settings[name]:
+        shaping[name] = settings[name]
+    else:
+        shaping.pop(name, None)
 
 
 def _build(
@@ -189,7 +209,10 @@ def _build(
         train=TrainingData(shards, weights, config.sequence_length, recipe.seed),
         validation={
             name: ValidationData(
-                open_shard(shards / "validation" / name), config.sequence_length, config.validation.max_tokens
+                open_shard(shards / "validation" / name),
+                config.sequence_length,
+                config.validation.max_tokens,
+                config.reset_attention_mask,
             )
             for name in held_out
         },

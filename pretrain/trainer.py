@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from meditron import checkpoints
 from meditron.config.pretrain import PretrainConfig
@@ -23,7 +25,7 @@ from meditron.progress import Task
 from meditron.runs import RunFolder
 from meditron.stopping import StopRequest
 from pretrain import metrics
-from pretrain.data import TrainingData, ValidationData
+from pretrain.data import Batch, Tokens, TrainingData, ValidationData, labels_of
 from pretrain.engines import Engine
 from pretrain.schedule import learning_rate
 
@@ -128,16 +130,16 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     """One optimizer step over the global batch; returns the figures to log."""
     config, state, engine = trainer.config, trainer.state, trainer.engine
     clock = Clock(engine.device)
-    tokens, sources = trainer.train.batch(
+    batch = trainer.train.batch(
         state.sample,
         config.global_batch_size,
         config.micro_batch_size,
         engine.data_parallel_rank,
         config.parallel.data_parallel_size,
     )
-    tokens_MBS = torch.from_numpy(tokens)
+    tensors = _tensors(batch, config.reset_attention_mask)
     clock.lap("data")
-    loss = engine.forward_backward(tokens_MBS[..., :-1].contiguous(), tokens_MBS[..., 1:].contiguous())
+    loss = engine.forward_backward(*tensors)
     clock.lap("forward_backward")
     lr = learning_rate(state.step, config.train_steps, config.optimizer)
     result = engine.update(loss, lr)
@@ -158,8 +160,21 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
         **metrics.speed(trainer.architecture, config, clock.total, metrics.peak_flops(config)),
         "seconds": {**clock.laps, "checkpoint": stall},
         "memory_bytes": peak_memory(engine.device),
-        "sources": {name: count / len(sources) for name, count in sorted(Counter(sources).items())},
+        "sources": {
+            name: count / len(batch.sources) for name, count in sorted(Counter(batch.sources).items())
+        },
     }
+
+
+def _tensors(batch: Batch, reset_attention_mask: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Inputs, labels and documents of a step, each [M, B, S]."""
+    documents = batch.documents if reset_attention_mask else None
+    inputs, labels = batch.tokens[..., :-1], labels_of(batch.tokens, documents)
+    return _tensor(inputs), _tensor(labels), None if documents is None else _tensor(documents[..., :-1])
+
+
+def _tensor(numbers: Tokens) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(numbers))
 
 
 def _json_number(value: float) -> float | str:
@@ -239,10 +254,11 @@ def validate(trainer: Trainer) -> None:
         return
     trainer.validated = state.step
     for source, data in trainer.validation.items():
-        inputs, labels = data.batch(
+        windows = data.batch(
             config.micro_batch_size, trainer.engine.data_parallel_rank, config.parallel.data_parallel_size
         )
-        total, tokens = trainer.engine.eval_step(torch.from_numpy(inputs), torch.from_numpy(labels))
+        documents = _tensor(windows.documents) if config.reset_attention_mask else None
+        total, tokens = trainer.engine.eval_step(_tensor(windows.inputs), _tensor(windows.labels), documents)
         loss = total / tokens
         perplexity = math.exp(min(loss, 700.0))
         trainer.log("validation", source=source, loss=loss, perplexity=perplexity, tokens=tokens)

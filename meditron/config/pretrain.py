@@ -15,6 +15,10 @@ class ParallelConfig:
     and the MLP width; best kept within a node."""
     pipeline_model_parallel_size: int = 1
     """Processes that each hold a run of consecutive layers. Must divide the number of layers."""
+    virtual_pipeline_model_parallel_size: int | None = None
+    """Runs of layers that each pipeline process holds in turn (interleaved 1F1B, arXiv 2104.04473): fewer
+    idle moments for more messages. Must divide the layers of a stage; the number of micro-batches must be
+    a multiple of `pipeline_model_parallel_size`. Default: one run."""
     data_parallel_size: int = 1
     """Copies of the model that work on different samples. `tensor x pipeline x data` is the number of
     processes; under torchrun or srun it must equal the number started."""
@@ -29,6 +33,11 @@ class ParallelConfig:
             require(
                 getattr(self, name) >= 1, f"pretrain.parallel.{name}", getattr(self, name), "must be >= 1"
             )
+        virtual = self.virtual_pipeline_model_parallel_size
+        field_name = "pretrain.parallel.virtual_pipeline_model_parallel_size"
+        require(virtual is None or virtual >= 2, field_name, virtual, "must be at least 2")
+        staged = virtual is None or self.pipeline_model_parallel_size > 1
+        require(staged, field_name, virtual, "needs pipeline_model_parallel_size above 1")
         require(
             not self.sequence_parallel or self.tensor_model_parallel_size > 1,
             "pretrain.parallel.sequence_parallel",
@@ -52,8 +61,16 @@ class OptimizerConfig:
     """Learning rate at the end of the decay."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0 to `lr`."""
-    decay_style: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls from `lr` to `min_lr` between warm-up and the last step."""
+    decay_style: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """How the learning rate falls from `lr` to `min_lr` between warm-up and the schedule's last step.
+    `wsd` (warm-up, stable, decay; arXiv 2404.06395) stays at `lr` and falls linearly over the last
+    `decay_steps`."""
+    decay_steps: int | None = None
+    """Steps of the fall of `wsd`. Default: a tenth of the schedule."""
+    schedule_steps: int | None = None
+    """Last step of the schedule; later than `pretrain.train_steps`, the run ends on the way down, as
+    MEDITRON-7B did (schedule of two epochs, ended after one; arXiv 2311.16079, appendix D.1). Default:
+    `pretrain.train_steps`."""
     weight_decay: float = 0.1
     """Decoupled weight decay; not applied to norms."""
     adam_beta1: float = 0.9
@@ -69,6 +86,11 @@ class OptimizerConfig:
         require(self.lr > 0, "pretrain.optimizer.lr", self.lr, "must be positive")
         require(0 <= self.min_lr <= self.lr, "pretrain.optimizer.min_lr", self.min_lr, "must be in [0, lr]")
         require(self.warmup_steps >= 0, "pretrain.optimizer.warmup_steps", self.warmup_steps, "is negative")
+        for name in ("decay_steps", "schedule_steps"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"pretrain.optimizer.{name}", value, "must be at least 1")
+        only_wsd = self.decay_steps is None or self.decay_style == "wsd"
+        require(only_wsd, "pretrain.optimizer.decay_steps", self.decay_steps, "needs decay_style wsd")
         require(self.clip_grad >= 0, "pretrain.optimizer.clip_grad", self.clip_grad, "is negative")
         for name in ("adam_beta1", "adam_beta2"):
             value = getattr(self, name)
@@ -141,9 +163,12 @@ class PretrainConfig:
     """Steps of the whole run, and length of the learning-rate schedule."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Number format of weights and activations; master weights and optimizer states are fp32 always."""
-    recompute: Literal["none", "full"] = "none"
-    """Activation checkpointing: `full` keeps only each layer's input and computes the layer again in the
-    backward pass."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activation checkpointing: what the backward pass computes again instead of keeping it. `selective`: the
+    attention between queries, keys and values (arXiv 2205.05198); `full`: each layer from its input."""
+    reset_attention_mask: bool = False
+    """Keep the documents of a sample apart: no token sees another document, and a document's first token
+    is not predicted from the one before it. Positions need no reset, rotary embeddings see distances only."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     """How the work is cut over processes."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -169,6 +194,10 @@ class PretrainConfig:
             self.optimizer.warmup_steps,
             f"is more than pretrain.train_steps ({self.train_steps})",
         )
+        schedule = self.optimizer.schedule_steps
+        rule = f"is less than pretrain.train_steps ({self.train_steps})"
+        fits = schedule is None or schedule >= self.train_steps
+        require(fits, "pretrain.optimizer.schedule_steps", schedule, rule)
         for source, weight in self.weights.items():
             require(weight >= 0, f"pretrain.weights.{source}", weight, "is negative")
         require(
@@ -181,6 +210,14 @@ class PretrainConfig:
             self.global_batch_size,
             f"must be a multiple of micro_batch_size x data_parallel_size = {self.micro_batch_size} x "
             f"{self.parallel.data_parallel_size} = {per_pass}",
+        )
+        stages = self.parallel.pipeline_model_parallel_size
+        require(
+            self.parallel.virtual_pipeline_model_parallel_size is None or self.num_microbatches % stages == 0,
+            "pretrain.global_batch_size",
+            self.global_batch_size,
+            f"makes {self.num_microbatches} micro-batches; virtual pipeline stages need a multiple of "
+            f"pipeline_model_parallel_size ({stages})",
         )
 
     @property

@@ -34,15 +34,26 @@ class Engine(Protocol):
         """Make model and optimizer, filled from Hugging Face tensors."""
         ...
 
-    def forward_backward(self, inputs_MBS: Tensor, labels_MBS: Tensor) -> float:
-        """Gradients of the mean loss of the global batch; returns that loss."""
+    def forward_backward(
+        self, inputs_MBS: Tensor, labels_MBS: Tensor, documents_MBS: Tensor | None = None
+    ) -> float:
+        """Gradients of the mean loss of the global batch; returns that loss.
+
+        Args:
+            inputs_MBS: tokens.
+            labels_MBS: the token after each, or IGNORE.
+            documents_MBS: number of each token's document; tokens see those of their own document only.
+                None: they see all that are before them.
+        """
         ...
 
     def update(self, loss: float, lr: float) -> StepResult:
         """Apply the gradients at a learning rate, unless loss or norm is not finite on any process."""
         ...
 
-    def eval_step(self, inputs_MBS: Tensor, labels_MBS: Tensor) -> tuple[float, int]:
+    def eval_step(
+        self, inputs_MBS: Tensor, labels_MBS: Tensor, documents_MBS: Tensor | None = None
+    ) -> tuple[float, int]:
         """Sum of the losses and number of labelled tokens over all processes, without gradients."""
         ...
 
@@ -53,3 +64,9 @@ class Engine(Protocol):
     def load(self, folder: Path) -> None:
         """Read what `save` wrote, at any layout."""
         ...
+
+
+def document_mask(documents_BS: Tensor) -> Tensor:
+    """Which tokens each token may see, those before it in its own document: bool [B, 1, S, S]."""
+    same_BSS = documents_BS[:, :, None] == documents_BS[:, None, :]
+    return same_BSS.tril()[:, None]

@@ -14,11 +14,11 @@ from meditron.config.pretrain import PretrainConfig
 from meditron.errors import CheckpointError, DiskFullError
 from meditron.models.architecture import Architecture
 from meditron.models.megatron.cpu import quiet_import, training_device
-from meditron.models.megatron.llama import build_model
+from meditron.models.megatron.llama import build_chunks
 from meditron.models.megatron.weights import load_weights
 from meditron.models.safetensors_folder import WeightSource
 from pretrain.data import IGNORE
-from pretrain.engines import StepResult
+from pretrain.engines import StepResult, document_mask
 
 with quiet_import():
     from megatron.core import dist_checkpointing, parallel_state
@@ -34,6 +34,11 @@ with quiet_import():
 
 # One file layout for every number of processes, so that a checkpoint can be loaded at another layout.
 _SHARDING = {"distrib_optim_sharding_type": "fully_reshardable"}
+_RECOMPUTE: dict[str, dict[str, Any]] = {
+    "none": {},
+    "selective": {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]},
+    "full": {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
+}
 
 
 class MegatronEngine:
@@ -58,26 +63,30 @@ class MegatronEngine:
     def build(self, weights: WeightSource) -> None:
         """Make model and optimizer, filled from Hugging Face tensors."""
         config = self._config
-        self._model: Any = build_model(
+        self._chunks: list[Any] = build_chunks(
             self._architecture,
             dtype=torch.bfloat16 if self._bf16 else torch.float32,
             vocab_padding_multiple=self._vocab_padding_multiple,
-            sequence_parallel=config.parallel.sequence_parallel,
-            recompute=config.recompute == "full",
             max_sequence_length=config.sequence_length,
+            sequence_parallel=config.parallel.sequence_parallel,
+            **_RECOMPUTE[config.recompute],
         )
-        load_weights(self._model, self._architecture, weights)
-        self._model.to(self.device)
-        inner = Float16Module(self._model.config, self._model) if self._bf16 else self._model
-        self._ddp: Any = DistributedDataParallel(
-            self._model.config,
-            DistributedDataParallelConfig(
-                grad_reduce_in_fp32=True, use_distributed_optimizer=config.parallel.distributed_optimizer
-            ),
-            inner,
+        for chunk in self._chunks:
+            load_weights(chunk, self._architecture, weights)
+            chunk.to(self.device)
+        # All chunks share one configuration, which the schedules read.
+        self._settings: Any = self._chunks[0].config
+        self._ddp: list[Any] = [self._distributed(chunk) for chunk in self._chunks]
+        self._optimizer: Any = get_megatron_optimizer(self._optimizer_config(), self._ddp)
+        self._settings.finalize_model_grads_func = finalize_model_grads
+
+    def _distributed(self, chunk: Any) -> Any:  # noqa: ANN401 - the library is not typed
+        layout = self._config.parallel
+        inner = Float16Module(self._settings, chunk) if self._bf16 else chunk
+        settings = DistributedDataParallelConfig(
+            grad_reduce_in_fp32=True, use_distributed_optimizer=layout.distributed_optimizer
         )
-        self._optimizer: Any = get_megatron_optimizer(self._optimizer_config(), [self._ddp])
-        self._model.config.finalize_model_grads_func = finalize_model_grads
+        return DistributedDataParallel(self._settings, settings, inner)
 
     def _optimizer_config(self) -> OptimizerConfig:
         settings = self._config.optimizer
@@ -95,17 +104,20 @@ class MegatronEngine:
             use_distributed_optimizer=self._config.parallel.distributed_optimizer,
         )
 
-    def _passes(self, inputs_MBS: Tensor, labels_MBS: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        for inputs_BS, labels_BS in zip(inputs_MBS, labels_MBS, strict=True):
-            yield inputs_BS.to(self.device), labels_BS.to(self.device)
+    def _passes(self, tensors_MBS: tuple[Tensor | None, ...]) -> Iterator[tuple[Tensor | None, ...]]:
+        assert tensors_MBS[0] is not None
+        for number in range(len(tensors_MBS[0])):
+            yield tuple(None if part is None else part[number].to(self.device) for part in tensors_MBS)
 
-    def _run(self, inputs_MBS: Tensor, labels_MBS: Tensor, *, forward_only: bool) -> tuple[float, int]:
+    def _run(
+        self, inputs_MBS: Tensor, labels_MBS: Tensor, documents_MBS: Tensor | None, *, forward_only: bool
+    ) -> tuple[float, int]:
         """Sum of the losses and number of labelled tokens over all processes."""
         batches, micro_batch_size, length = inputs_MBS.shape
         outputs = self._forward_backward(
             forward_step_func=_forward,
-            data_iterator=self._passes(inputs_MBS, labels_MBS),
-            model=[self._ddp],
+            data_iterator=[self._passes((inputs_MBS, labels_MBS, documents_MBS)) for _ in self._chunks],
+            model=self._ddp,
             num_microbatches=batches,
             seq_length=length,
             micro_batch_size=micro_batch_size,
@@ -118,12 +130,15 @@ class MegatronEngine:
         dist.all_reduce(total)
         return float(total[0]), int(total[1])
 
-    def forward_backward(self, inputs_MBS: Tensor, labels_MBS: Tensor) -> float:
+    def forward_backward(
+        self, inputs_MBS: Tensor, labels_MBS: Tensor, documents_MBS: Tensor | None = None
+    ) -> float:
         """Gradients of the mean loss of the global batch; returns that loss."""
-        self._ddp.train()
-        self._ddp.zero_grad_buffer()
+        for chunk in self._ddp:
+            chunk.train()
+            chunk.zero_grad_buffer()
         self._optimizer.zero_grad()
-        total, tokens = self._run(inputs_MBS, labels_MBS, forward_only=False)
+        total, tokens = self._run(inputs_MBS, labels_MBS, documents_MBS, forward_only=False)
         return total / max(tokens, 1)
 
     @torch.no_grad()
@@ -146,15 +161,20 @@ class MegatronEngine:
         return StepResult(loss=loss, grad_norm=norm, applied=True)
 
     @torch.no_grad()
-    def eval_step(self, inputs_MBS: Tensor, labels_MBS: Tensor) -> tuple[float, int]:
+    def eval_step(
+        self, inputs_MBS: Tensor, labels_MBS: Tensor, documents_MBS: Tensor | None = None
+    ) -> tuple[float, int]:
         """Sum of the losses and number of labelled tokens over all processes, without gradients."""
-        self._ddp.eval()
-        return self._run(inputs_MBS, labels_MBS, forward_only=True)
+        for chunk in self._ddp:
+            chunk.eval()
+        return self._run(inputs_MBS, labels_MBS, documents_MBS, forward_only=True)
 
     def _state(self, *, is_loading: bool) -> dict[str, Any]:
-        model = self._model.sharded_state_dict()
-        optimizer = self._optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=_SHARDING)
-        return {"model": model, "optimizer": optimizer}
+        names = ["model"] if len(self._chunks) == 1 else [f"model{n}" for n in range(len(self._chunks))]
+        models = {name: chunk.sharded_state_dict() for name, chunk in zip(names, self._chunks, strict=True)}
+        whole = models if len(models) > 1 else models["model"]
+        optimizer = self._optimizer.sharded_state_dict(whole, is_loading=is_loading, metadata=_SHARDING)
+        return {**models, "optimizer": optimizer}
 
     def save(self, folder: Path) -> None:
         """Write weights and optimizer state; every process calls it with the same empty folder.
@@ -183,7 +203,9 @@ class MegatronEngine:
             state = dist_checkpointing.load(self._state(is_loading=True), str(folder))
         except Exception as error:  # as in `save`
             raise CheckpointError(f"{folder}: cannot be loaded ({error})") from error
-        self._model.load_state_dict(state["model"])
+        parts = [state[name] for name in sorted(state) if name.startswith("model")]
+        for chunk, part in zip(self._chunks, parts, strict=True):
+            chunk.load_state_dict(part)
         self._load_optimizer(dict(state["optimizer"]))
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
@@ -231,11 +253,15 @@ def check_plain(folder: Path) -> None:
         ) from error
 
 
-def _forward(batches: Iterator[tuple[Tensor, Tensor]], model: torch.nn.Module) -> tuple[Tensor, Any]:
-    inputs_BS, labels_BS = next(batches)
+def _forward(
+    batches: Iterator[tuple[Tensor, Tensor, Tensor | None]], model: torch.nn.Module
+) -> tuple[Tensor, Any]:
+    inputs_BS, labels_BS, documents_BS = next(batches)
+    # Rotary embeddings depend on distances alone, so a document need not begin at position 0.
     positions_BS = torch.arange(inputs_BS.shape[1], device=inputs_BS.device).expand_as(inputs_BS)
     loss_mask_BS = labels_BS != IGNORE
-    output = model(inputs_BS, positions_BS, attention_mask=None, labels=labels_BS.clamp(min=0))
+    mask = None if documents_BS is None else document_mask(documents_BS)
+    output = model(inputs_BS, positions_BS, attention_mask=mask, labels=labels_BS.clamp(min=0))
     return output, partial(_loss, loss_mask_BS)
 
 

@@ -92,7 +92,7 @@ def test_the_blend_from_its_start() -> None:
 
 def test_a_batch_is_the_same_at_any_layout_and_place(shards: Path) -> None:
     data = TrainingData(shards, WEIGHTS, 24, seed=5)
-    whole, sources = data.batch(16, 8, 1, 0, 1)
+    whole, sources, _ = data.batch(16, 8, 1, 0, 1)
     assert whole.shape == (8, 1, 25)
     assert Counter(sources) == {"papers": 6, "replay": 2} or Counter(sources) == {"papers": 5, "replay": 3}
     for ranks in (2, 4):
@@ -101,7 +101,7 @@ def test_a_batch_is_the_same_at_any_layout_and_place(shards: Path) -> None:
         ]
         joined = np.stack(parts, 1).reshape(8, 1, 25)
         assert (joined == whole).all()
-    later, _ = data.batch(10**6, 8, 1, 0, 1)
+    later, *_ = data.batch(10**6, 8, 1, 0, 1)
     assert (later == TrainingData(shards, WEIGHTS, 24, seed=5).batch(10**6, 8, 1, 0, 1)[0]).all()
 
 

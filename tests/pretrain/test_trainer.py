@@ -113,7 +113,7 @@ def check_export(recipe: Recipe) -> None:
     from pretrain.data import IGNORE, ValidationData, open_shard
 
     data = ValidationData(open_shard(Path(str(recipe.pretrain.shards)) / "validation" / "papers"), 24, 10**6)
-    inputs, labels = (torch.from_numpy(part[:, 0]) for part in data.batch(1, 0, 1))
+    inputs, labels = (torch.from_numpy(part[:, 0]) for part in data.batch(1, 0, 1)[:2])
     with torch.no_grad():
         logits = model(inputs).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)

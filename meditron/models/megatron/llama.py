@@ -62,12 +62,29 @@ class CausalAttention(torch.nn.Module):
         super().__init__()
         self.scale = config.kv_channels**-0.5
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> Tensor:
-        """Query [s, b, n, d], key and value [s, b, g, d] to [s, b, n d]."""
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None = None,
+        *_: object,
+        **__: object,
+    ) -> Tensor:
+        """Query [s, b, n, d], key and value [s, b, g, d] to [s, b, n d].
+
+        `attention_mask`, bool [b, 1, s, s], is true where a token may look; None is all before it.
+        """
         q_bnsd, k_bgsd, v_bgsd = (x.permute(1, 2, 0, 3) for x in (query, key, value))
         grouped = q_bnsd.shape[1] != k_bgsd.shape[1]
         out_bnsd = F.scaled_dot_product_attention(
-            q_bnsd, k_bgsd, v_bgsd, is_causal=True, scale=self.scale, enable_gqa=grouped
+            q_bnsd,
+            k_bgsd,
+            v_bgsd,
+            attn_mask=attention_mask,
+            is_causal=attention_mask is None,
+            scale=self.scale,
+            enable_gqa=grouped,
         )
         return out_bnsd.permute(2, 0, 1, 3).reshape(*query.shape[:2], -1)
 
@@ -126,7 +143,10 @@ def padded_vocab_size(vocab_size: int, multiple: int, tensor_model_parallel_size
 
 
 def check_layout(
-    architecture: Architecture, tensor_model_parallel_size: int, pipeline_model_parallel_size: int
+    architecture: Architecture,
+    tensor_model_parallel_size: int,
+    pipeline_model_parallel_size: int,
+    virtual_pipeline_model_parallel_size: int | None = None,
 ) -> None:
     """Refuse a cut that does not divide the model, naming what does not divide.
 
@@ -144,41 +164,80 @@ def check_layout(
     layers = architecture.num_hidden_layers
     field = "pretrain.parallel.pipeline_model_parallel_size"
     require(layers % pp == 0, field, pp, f"does not divide the model's layers ({layers})")
+    chunks = virtual_pipeline_model_parallel_size or 1
+    field = "pretrain.parallel.virtual_pipeline_model_parallel_size"
+    require(
+        layers // pp % chunks == 0, field, chunks, f"does not divide the {layers // pp} layers of a stage"
+    )
 
 
-def build_model(
+def build_model(architecture: Architecture, *, max_sequence_length: int | None = None) -> MegatronLlama:
+    """This rank's part of the model in fp32, not cut into virtual stages; see `build_chunks`."""
+    (model,) = build_chunks(architecture, max_sequence_length=max_sequence_length)
+    return model
+
+
+def build_chunks(
     architecture: Architecture,
     *,
     dtype: torch.dtype = torch.float32,
     vocab_padding_multiple: int = 1,
-    sequence_parallel: bool = False,
-    recompute: bool = False,
     max_sequence_length: int | None = None,
-) -> MegatronLlama:
-    """This rank's part of the model, its weights not yet set.
+    **settings: Any,  # noqa: ANN401
+) -> list[MegatronLlama]:
+    """This rank's part of the model, its weights not yet set: one module a virtual pipeline stage.
 
     Needs the process groups (`meditron.models.megatron.parallel`).
+
+    Args:
+        architecture: the whole model.
+        dtype: of the weights.
+        vocab_padding_multiple: the embedding's rows are padded to a multiple of this per rank.
+        max_sequence_length: default that of the architecture.
+        settings: further fields of Megatron's `TransformerConfig`.
 
     Raises:
         ConfigError: the cut does not divide the model.
     """
     tp = parallel_state.get_tensor_model_parallel_world_size()
     pp = parallel_state.get_pipeline_model_parallel_world_size()
-    check_layout(architecture, tp, pp)
-    config = _transformer_config(architecture, dtype, sequence_parallel, recompute, tp, pp)
-    layers = get_num_layers_to_build(config)
-    spec = TransformerBlockSubmodules(layer_specs=[_layer_spec()] * layers, layer_norm=RMSNorm)
+    virtual = parallel_state.get_virtual_pipeline_model_parallel_world_size()
+    check_layout(architecture, tp, pp, virtual)
+    config = _transformer_config(
+        architecture,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=dtype == torch.bfloat16,
+        tensor_model_parallel_size=tp,
+        pipeline_model_parallel_size=pp,
+        virtual_pipeline_model_parallel_size=virtual,
+        **settings,
+    )
+    rows = padded_vocab_size(architecture.vocab_size, vocab_padding_multiple, tp)
+    length = max_sequence_length or architecture.max_position_embeddings
+    stages: list[int | None] = [None] if virtual is None else list(range(virtual))
+    return [_build_chunk(architecture, config, rows, length, stage) for stage in stages]
+
+
+def _build_chunk(
+    architecture: Architecture, config: TransformerConfig, rows: int, length: int, stage: int | None
+) -> MegatronLlama:
+    where = {"ignore_virtual": False, "vp_stage": stage}
+    layers = get_num_layers_to_build(config, vp_stage=stage)
     model = MegatronLlama(
         architecture,
         config=config,
-        transformer_layer_spec=spec,
-        vocab_size=padded_vocab_size(architecture.vocab_size, vocab_padding_multiple, tp),
-        max_sequence_length=max_sequence_length or architecture.max_position_embeddings,
-        pre_process=parallel_state.is_pipeline_first_stage(),
-        post_process=parallel_state.is_pipeline_last_stage(),
+        transformer_layer_spec=TransformerBlockSubmodules(
+            layer_specs=[_layer_spec()] * layers, layer_norm=RMSNorm
+        ),
+        vocab_size=rows,
+        max_sequence_length=length,
+        pre_process=parallel_state.is_pipeline_first_stage(**where),
+        post_process=parallel_state.is_pipeline_last_stage(**where),
         share_embeddings_and_output_weights=architecture.tie_word_embeddings,
         position_embedding_type="rope",
         rotary_base=int(architecture.rope_theta),
+        vp_stage=stage,
     )
     _mark_cut_weights(model)
     return model
@@ -196,9 +255,7 @@ def _mark_cut_weights(model: torch.nn.Module) -> None:
                 tensor_parallel.set_tensor_model_parallel_attributes(module.weight, True, axis, 1)
 
 
-def _transformer_config(
-    a: Architecture, dtype: torch.dtype, sequence_parallel: bool, recompute: bool, tp: int, pp: int
-) -> TransformerConfig:
+def _transformer_config(a: Architecture, **settings: Any) -> TransformerConfig:  # noqa: ANN401
     return TransformerConfig(
         num_layers=a.num_hidden_layers,
         hidden_size=a.hidden_size,
@@ -215,23 +272,15 @@ def _transformer_config(
         attention_dropout=0.0,
         init_method_std=a.initializer_range,
         perform_initialization=False,  # weights are always loaded, see meditron.models.megatron.weights
-        params_dtype=dtype,
-        pipeline_dtype=dtype,
-        bf16=dtype == torch.bfloat16,
-        tensor_model_parallel_size=tp,
-        pipeline_model_parallel_size=pp,
-        sequence_parallel=sequence_parallel,
         calculate_per_token_loss=True,
         cuda_graph_scope=[],
-        recompute_granularity="full" if recompute else None,
-        recompute_method="uniform" if recompute else None,
-        recompute_num_layers=1 if recompute else None,
         # Fused kernels need a GPU; torch.nn.functional's own are used where there is none.
         bias_activation_fusion=torch.cuda.is_available(),
         bias_dropout_fusion=torch.cuda.is_available(),
         masked_softmax_fusion=False,
         gradient_accumulation_fusion=False,
         persist_layer_norm=False,
+        **settings,
     )
 
 

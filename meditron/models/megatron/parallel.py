@@ -12,7 +12,11 @@ from meditron.models.megatron.cpu import quiet_import, redirect_cuda_to_cpu
 
 
 def join_processes(
-    tensor_model_parallel_size: int, pipeline_model_parallel_size: int, seed: int, timeout_minutes: float
+    tensor_model_parallel_size: int,
+    pipeline_model_parallel_size: int,
+    seed: int,
+    timeout_minutes: float,
+    virtual_pipeline_model_parallel_size: int | None = None,
 ) -> None:
     """Join the processes that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe, and cut them up.
 
@@ -36,6 +40,7 @@ def join_processes(
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size,
         pipeline_model_parallel_size,
+        virtual_pipeline_model_parallel_size,
         distributed_timeout_minutes=max(1, round(timeout_minutes)),
     )
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
