@@ -10,7 +10,7 @@ from evaluation.report.charts import training_plots
 from evaluation.report.corpus import Corpus, Shards, read_corpus, read_shards
 from evaluation.report.plot import Plot
 from evaluation.report.questions import question_sets
-from evaluation.report.reading import Json, Notes, read_json
+from evaluation.report.reading import Json, Notes, read_json, read_yaml
 from evaluation.report.results import (
     PART,
     ModelResults,
@@ -49,6 +49,10 @@ class Page:
     """UTC time of writing."""
     notes: Notes = field(default_factory=Notes)
     """What is missing or damaged."""
+    used_recipe: Json = field(default_factory=dict)
+    """The recipe of the run, as it was recorded; empty where it was not."""
+    used_recipe_path: Path | None = None
+    """Where it was recorded."""
     stages: Mapping[str, Json] = field(default_factory=dict)
     """Stage to its record in `<work_dir>/run.json`."""
     corpus: Corpus | None = None
@@ -89,12 +93,24 @@ def build(recipe: Recipe) -> Page:
         title=recipe.report.title or Path(recipe.work_dir).resolve().name,
         written=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    _add_used_recipe(page)
     _add_stages(page)
     _add_corpus(page)
     _add_training(page)
     _add_evaluation(page)
     _add_provenance(page)
     return page
+
+
+def _add_used_recipe(page: Page) -> None:
+    """The recipe that the stages were run with: the report's own may be another one, or none."""
+    recipe = page.recipe
+    folders = (str(recipe.pretrain.run_dir), str(recipe.finetune.run_dir))
+    recorded = [Path(recipe.work_dir) / "recipe.yaml", *(Path(folder) / "config.yaml" for folder in folders)]
+    path = next((path for path in recorded if path.is_file()), None)
+    if path is not None:
+        page.used_recipe = page.notes.attempt("run", path, lambda: read_yaml(path)) or {}
+        page.used_recipe_path = path
 
 
 def _add_stages(page: Page) -> None:

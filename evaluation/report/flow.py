@@ -104,15 +104,14 @@ def stage_rows(page: Page) -> list[Json]:
 
 def facts(page: Page) -> list[tuple[str, str]]:
     """Where, when and with what the run was made."""
-    recipe = page.recipe
     found: list[tuple[str, str | None]] = [
-        ("work folder", recipe.work_dir),
-        ("base model", recipe.model.base),
+        ("work folder", page.recipe.work_dir),
+        ("base model", _used(page, "model", "base")),
         ("git revision", ", ".join(_revisions(page)) or None),
         ("machine", ", ".join(_hosts(page)) or None),
         ("evaluated on", ", ".join(_devices(page)) or None),
         ("pretraining", _layout(page)),
-        ("seed", str(recipe.seed)),
+        ("seed", _used(page, "seed")),
         ("versions", _versions(page)),
     ]
     return [(term, value or "not recorded") for term, value in found]
@@ -138,15 +137,30 @@ def _distinct(values: list[str | None]) -> list[str]:
     return list(dict.fromkeys(value for value in values if value))
 
 
+def _used(page: Page, *keys: str) -> str | None:
+    """A value of the recipe that the run was recorded with."""
+    value: object = page.used_recipe
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None else str(value)
+
+
 def _layout(page: Page) -> str | None:
     if page.pretraining is None:
         return None
-    config = page.recipe.pretrain
-    layout = config.parallel
+    engine, precision, batch, length = (
+        _used(page, "pretrain", key)
+        for key in ("engine", "precision", "global_batch_size", "sequence_length")
+    )
+    tensor, pipeline, data = (
+        _used(page, "pretrain", "parallel", key)
+        for key in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size")
+    )
+    if None in (engine, precision, batch, length, tensor, pipeline, data):
+        return None
     return (
-        f"{config.engine}, {config.precision}, tensor {layout.tensor_model_parallel_size} × pipeline "
-        f"{layout.pipeline_model_parallel_size} × data {layout.data_parallel_size}; "
-        f"{config.global_batch_size} sequences of {config.sequence_length:,} tokens a step"
+        f"{engine}, {precision}, tensor {tensor} × pipeline {pipeline} × data {data}; "
+        f"{batch} sequences of {length} tokens a step"
     )
 
 

@@ -70,6 +70,24 @@ def read_json(path: Path) -> Json:
     return content
 
 
+def read_yaml(path: Path) -> Json:
+    """A file that holds one YAML mapping.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not YAML, or no mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"a YAML mapping is expected, this is a {type(content).__name__}")
+    return content
+
+
 def read_lines(path: Path) -> Iterator[Json]:
     """The JSON objects of a file with one a line.
 

@@ -119,7 +119,8 @@ def linker(output: Path) -> Callable[[str | Path], str | None]:
 
 
 def _recipe_yaml(page: Page) -> str:
-    content = {k: value for k, value in recipe_dict(page.recipe).items() if k not in CLUSTER_SECTIONS}
+    everything = page.used_recipe or recipe_dict(page.recipe)
+    content = {key: value for key, value in everything.items() if key not in CLUSTER_SECTIONS}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 

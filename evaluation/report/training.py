@@ -65,6 +65,12 @@ class TrainingRun:
         """The largest value."""
         return max((value for _, value in self.curve(key)), default=None)
 
+    @property
+    def devices(self) -> int | None:
+        """Devices whose peak the MFU was divided by."""
+        flops, mfu, peak = (self.middle(key) for key in ("flops_per_second", "mfu", "peak_flops"))
+        return round(flops / (mfu * peak)) if flops and mfu and peak else None
+
     def phases(self) -> dict[str, float]:
         """Phase to its seconds over all steps that count."""
         totals: dict[str, float] = {}

@@ -100,7 +100,12 @@ def step_record(step: int, noise: random.Random, loss_shift: float = 0.0) -> dic
 
 def write_training(folder: Path, steps: int = STEPS) -> None:
     noise = random.Random(7)
-    run = RunFolder(folder).create({"a": 1}, "pretrain")
+    parallel = {"tensor_model_parallel_size": 1, "pipeline_model_parallel_size": 2, "data_parallel_size": 1}
+    batch = {"global_batch_size": 4, "sequence_length": 512}
+    pretrain = {"engine": "megatron", "precision": "fp32", **batch, "parallel": parallel}
+    launch = {"environment": {"WANDB_API_KEY": "hunter2"}}
+    recipe = {"seed": 99, "model": {"base": "runs/base"}, "pretrain": pretrain, "launch": launch}
+    run = RunFolder(folder).create(recipe, "pretrain")
     for step in range(1, KILLED_AFTER + 1):
         run.log(step_record(step, noise, loss_shift=9.0 if step > RESUMED_FROM else 0.0))
         if step % 20 == 0:

@@ -67,10 +67,10 @@ def test_all_parts_are_there(work: Path, recipe_of: RecipeOf) -> None:
 
 
 def test_mfu_comes_with_its_formula(work: Path, recipe_of: RecipeOf) -> None:
-    step = {"event": "step", "step": 1, "flops_per_second": 4.2e14, "mfu": 0.4245, "peak_flops": 989.4e12}
+    step = {"event": "step", "step": 1, "flops_per_second": 4.2e14, "mfu": 0.2123, "peak_flops": 989.4e12}
     (work / "pretrain" / "log.jsonl").write_text(json.dumps(step))
     html = written(recipe_of(work)).replace("\N{NO-BREAK SPACE}", " ")
-    assert "42.5 % = model FLOP/s ÷ (989 TFLOP/s peak × 1 devices)" in html
+    assert "21.2 % = model FLOP/s ÷ (989 TFLOP/s peak × 2 devices)" in html
     assert "<b>Model FLOP utilisation</b>" in html
 
 
@@ -99,6 +99,7 @@ def test_nothing_at_all_is_still_a_page(tmp_path: Path, recipe_of: RecipeOf) -> 
         ("shards/tokens.json", "{}"),
         ("pretrain/log.jsonl", "nothing"),
         ("pretrain/run.json", "{"),
+        ("pretrain/config.yaml", "a: ["),
         ("pretrain/log.jsonl", '{"event": "step", "step": 1, "loss": 1.0, "seconds": 5}'),
         ("pretrain/log.jsonl", '{"event": "step", "step": 1, "loss": 1.0, "sources": [0.5]}'),
         ("results/base/results.json", "{}"),
@@ -138,8 +139,22 @@ def test_the_page_stays_small(work: Path, recipe_of: RecipeOf) -> None:
 
 def test_secrets_of_the_cluster_stay_out(work: Path, recipe_of: RecipeOf) -> None:
     recipe = recipe_of(work)
+    assert "hunter2" in (work / "pretrain" / "config.yaml").read_text()
+    assert "hunter2" not in written(recipe)
+    (work / "pretrain" / "config.yaml").unlink()
     recipe.launch.environment = {"WANDB_API_KEY": "hunter2"}
     assert "hunter2" not in written(recipe)
+
+
+def test_the_facts_are_those_of_the_run_not_of_the_report(work: Path, recipe_of: RecipeOf) -> None:
+    recipe = recipe_of(work)
+    recipe.seed, recipe.model.base = 1, "another"
+    html = written(recipe)
+    assert "<dt>seed</dt><dd>99</dd>" in html
+    assert "<dt>base model</dt><dd>runs/base</dd>" in html
+    assert "megatron, fp32, tensor 1 × pipeline 2 × data 1; 4 sequences of 512 tokens a step" in html
+    (work / "pretrain" / "config.yaml").unlink()
+    assert "<dt>seed</dt><dd>not recorded</dd>" in written(recipe)
 
 
 def test_half_a_surrogate_does_not_stop_it(work: Path, recipe_of: RecipeOf) -> None:
