@@ -17,10 +17,12 @@ from datatrove.pipeline.base import PipelineStep
 
 from data_curation.clean import clean, normalise
 from data_curation.dedup.exact import document_key
+from data_curation.dedup.near import signature
+from data_curation.dedup.work import work_key
 from data_curation.executor import Report
 from data_curation.filters import DocumentFilter, build_filters
 from data_curation.ledger import Ledger
-from data_curation.parts import PartWriter
+from data_curation.parts import PartWriter, part_schema
 from data_curation.plan import Chunk, Plan
 from data_curation.readers import BadRecord, RawDocument, read_source
 from meditron.config import CleanConfig, CurateConfig
@@ -153,26 +155,27 @@ class WritePart(PipelineStep):  # type: ignore[misc]
         plan: all chunks.
         folder: parts folder.
         account: shared with the earlier steps of the same task.
+        near: whether signatures for near-duplicates are wanted.
     """
 
     name = "write part"
     type = "writer"
 
-    def __init__(self, plan: Plan, folder: Path, account: "Account") -> None:
+    def __init__(self, plan: Plan, folder: Path, account: "Account", near: bool) -> None:
         super().__init__()
-        self._plan, self._folder, self._account = plan, folder, account
+        self._plan, self._folder, self._account, self._near = plan, folder, account, near
 
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Write everything; the last step, so it yields nothing."""
         chunk = self._plan.chunks[rank]
-        with PartWriter(self._folder / f"{chunk.name}.parquet") as part:
+        with PartWriter(self._folder / f"{chunk.name}.parquet", part_schema(self._near)) as part:
             for document in data:
-                part.write(_row(document))
+                part.write(_row(document, self._near))
         atomic_write_json(self._folder / f"{chunk.name}.json", self._account.ledger.to_json())
         yield from ()
 
 
-def _row(document: Document) -> dict[str, Any]:
+def _row(document: Document, near: bool) -> dict[str, Any]:
     return {
         "id": document.id,
         "text": document.text,
@@ -181,6 +184,8 @@ def _row(document: Document) -> dict[str, Any]:
         "license": document.metadata["license"],
         "metadata": json.dumps(document.metadata["fields"], ensure_ascii=False, sort_keys=True),
         "key": document_key(normalise(document.metadata["same_text"]) or document.text),
+        "work": work_key(document.metadata["title"], document.metadata["fields"]),
+        **({"signature": signature(document.text).tobytes()} if near else {}),
     }
 
 
@@ -211,5 +216,5 @@ def extract_steps(plan: Plan, config: CurateConfig, folder: Path, reports: Path)
         ReadChunk(plan, folder, reports, account),
         Clean(config.clean, account),
         Filter(build_filters(config.filters), account),
-        WritePart(plan, folder, account),
+        WritePart(plan, folder, account, config.dedup.near),
     ]

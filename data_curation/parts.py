@@ -9,8 +9,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_curation.dedup.near import SIGNATURE_BYTES
+from data_curation.dedup.work import WORK_BYTES
 from meditron.files import disk_errors
 
 ROW_GROUP_CHARACTERS = 8 * 2**20
@@ -26,8 +29,15 @@ CORPUS_SCHEMA = pa.schema(
     ]
 )
 """Columns of the corpus; `metadata` is a JSON object."""
-PART_SCHEMA = CORPUS_SCHEMA.append(pa.field("key", pa.binary(16)))
-"""Columns of a part: the corpus's, and the key that equal documents share."""
+PART_COLUMNS = {"key": 16, "work": WORK_BYTES, "signature": SIGNATURE_BYTES}
+"""Further columns of a part and their bytes: what equal documents share, what names the work, and the
+MinHash signature (of no bytes where near-duplicates are not looked for)."""
+
+
+def part_schema(near: bool) -> pa.Schema:
+    """Columns of a part."""
+    sizes = PART_COLUMNS | ({} if near else {"signature": 0})
+    return pa.schema([*CORPUS_SCHEMA, *((name, pa.binary(size)) for name, size in sizes.items() if size)])
 
 
 class PartWriter:
@@ -41,7 +51,7 @@ class PartWriter:
         schema: its columns.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema = PART_SCHEMA) -> None:
+    def __init__(self, path: Path, schema: pa.Schema = CORPUS_SCHEMA) -> None:
         self._path, self._schema = path, schema
         self._aside = path.with_name(f".{path.name}.part")
         self._rows: list[Mapping[str, Any]] = []
@@ -96,8 +106,16 @@ def read_ids(path: Path) -> pa.ChunkedArray:
     return pq.read_table(path, columns=["id"])["id"]
 
 
-def read_keys(path: Path) -> npt.NDArray[np.uint64]:
-    """Keys of a part's documents, [documents, 2]."""
-    column = pq.read_table(path, columns=["key"])["key"]
-    joined = b"".join(column.to_pylist())
-    return np.frombuffer(joined, dtype="<u8").reshape(-1, 2)
+def read_fixed(path: Path, column: str, dtype: str) -> npt.NDArray[Any]:
+    """A column of equally many bytes a document, as numbers: [documents, numbers]."""
+    width = PART_COLUMNS[column] // np.dtype(dtype).itemsize
+    values = pq.read_table(path, columns=[column])[column]
+    return np.frombuffer(b"".join(values.to_pylist()), dtype=dtype).reshape(-1, width)
+
+
+def read_lengths(path: Path) -> npt.NDArray[np.int64]:
+    """Characters of each document's text, [documents], one row group in memory at a time."""
+    with pq.ParquetFile(path) as file:
+        groups = (file.read_row_group(n, columns=["text"])["text"] for n in range(file.num_row_groups))
+        lengths = [pc.utf8_length(group).to_numpy() for group in groups]
+    return np.concatenate([np.empty(0, np.int64), *lengths]).astype(np.int64)

@@ -50,10 +50,11 @@ class PublishChunk(PipelineStep):  # type: ignore[misc]
                 for side, split in SPLITS.items()
                 if np.any(sides == side)
             }
-            for index, row in enumerate(read_rows(self._parts / f"{chunk.name}.parquet")):
+            for index, row in enumerate(
+                read_rows(self._parts / f"{chunk.name}.parquet", CORPUS_SCHEMA.names)
+            ):
                 side = int(sides[index])
                 if side != DROPPED:
-                    del row["key"]
                     writers[side].write(row)
                     counts.update({SPLITS[side]: 1, "chars": len(row["text"])})
                     licenses[row["license"]] += 1

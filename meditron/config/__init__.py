@@ -1,6 +1,13 @@
 """Configuration of every stage, as dataclasses that the command line and the recipes are read into."""
 
-from meditron.config.curation import CleanConfig, CurateConfig, FilterConfig, SourceConfig, TokenizeConfig
+from meditron.config.curation import (
+    CleanConfig,
+    CurateConfig,
+    DedupConfig,
+    FilterConfig,
+    SourceConfig,
+    TokenizeConfig,
+)
 from meditron.config.evaluation import ColumnsConfig, EvaluateConfig, PerplexityConfig, TaskConfig
 from meditron.config.finetune import FinetuneConfig
 from meditron.config.generate import GenerateConfig
@@ -13,6 +20,7 @@ __all__ = [
     "CleanConfig",
     "ColumnsConfig",
     "CurateConfig",
+    "DedupConfig",
     "EvaluateConfig",
     "ExportConfig",
     "FilterConfig",

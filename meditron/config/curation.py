@@ -89,6 +89,24 @@ class FilterConfig:
 
 
 @dataclass(kw_only=True)
+class DedupConfig:
+    """Which documents count as the same; of two, the one whose source is named first is kept."""
+
+    same_work: Literal["off", "first", "full_text"] = "full_text"
+    """Articles that share a DOI, PMID, PMCID or title: `first` keeps the one whose source is named
+    first, `full_text` the longest one, so that a paper stays and its abstract goes."""
+    near: bool = True
+    """Also drop documents that are similar, whatever their source."""
+    similarity: float = 0.8
+    """Share of the word 5-grams of two documents that they have in common (Jaccard) from which they
+    are near-duplicates, estimated by MinHash with a standard error of 0.04."""
+
+    def __post_init__(self) -> None:
+        valid = 0.5 <= self.similarity <= 1
+        require(valid, "curate.dedup.similarity", self.similarity, "must be between 0.5 and 1")
+
+
+@dataclass(kw_only=True)
 class CurateConfig:
     """Sources to corpus."""
 
@@ -101,6 +119,8 @@ class CurateConfig:
     """Passages to take out of documents."""
     filters: FilterConfig = field(default_factory=FilterConfig)
     """Rules that drop poor documents."""
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    """Which documents count as the same; exact copies always do."""
     validation_fraction: float = 0.03
     """Share of each source's documents held out, chosen by their hash; a source of two documents or
     more holds out at least one unless this is 0."""

@@ -22,7 +22,8 @@ def recipe_for(tmp_path: Path, lines: list[object], work: str = "work", **settin
 
 
 def document(number: int) -> dict[str, str]:
-    return {"id": str(number), "text": f"Patient {number}: {GOLDEN}. " + "The dose was raised. " * 5}
+    words = " ".join(f"finding{number * 100 + n}" for n in range(30))
+    return {"id": str(number), "text": f"Patient {number}: {GOLDEN}. {words}"}
 
 
 def texts(recipe: Recipe, split: str) -> dict[str, str]:
@@ -44,6 +45,35 @@ def test_a_corpus_is_deduplicated_split_and_accounted_for(tmp_path: Path) -> Non
     assert stats["kept"] == 20
     assert stats["dropped"] == {"too few characters": 1, "exact duplicate": 1}
     assert read_manifest(folder, kind="corpus", check_files="full").counts["kept"] == 20
+
+
+def test_a_copy_with_small_changes_is_dropped_and_its_original_named(tmp_path: Path) -> None:
+    longer = {"id": "0", "text": " ".join(document(number)["text"] for number in range(8))}
+    changed = {"id": "near", "text": longer["text"].replace("Patient 4", "Case 4")}
+    recipe = recipe_for(tmp_path, [longer, *map(document, range(20, 26)), changed])
+    main(recipe)
+    folder = Path(str(recipe.curate.output))
+    (record,) = map(json.loads, (folder / "duplicates.jsonl").read_text().splitlines())
+    assert record.pop("similarity") > 0.9
+    assert record == {
+        "id": "notes/near", "source": "notes",
+        "kept_id": "notes/0", "kept_source": "notes", "rule": "near duplicate",
+    }  # fmt: skip
+    recipe.curate.dedup.near = False
+    main(recipe)
+    assert (folder / "duplicates.jsonl").read_text() == ""
+
+
+def test_a_paper_is_kept_and_its_abstract_dropped(tmp_path: Path) -> None:
+    abstract = {**document(1), "pmid": "77", "title": "x"}
+    paper = {**document(2), "id": "paper", "pmid": "77", "title": "y"}
+    paper["text"] += " and more of it" * 20
+    recipe = recipe_for(tmp_path, [abstract, paper, *map(document, range(3, 6))])
+    main(recipe)
+    (record,) = map(
+        json.loads, (Path(str(recipe.curate.output)) / "duplicates.jsonl").read_text().splitlines()
+    )
+    assert (record["id"], record["kept_id"], record["rule"]) == ("notes/1", "notes/paper", "same work")
 
 
 def test_the_split_does_not_depend_on_other_documents_or_workers(tmp_path: Path) -> None:
