@@ -1,14 +1,22 @@
 """Configuration of every stage, as dataclasses that the command line and the recipes are read into."""
 
 from meditron.config.curation import (
+    BenchmarkConfig,
     CleanConfig,
     CurateConfig,
+    DecontaminateConfig,
     DedupConfig,
     FilterConfig,
     SourceConfig,
     TokenizeConfig,
 )
-from meditron.config.evaluation import ColumnsConfig, EvaluateConfig, PerplexityConfig, TaskConfig
+from meditron.config.evaluation import (
+    ColumnsConfig,
+    EvaluateConfig,
+    GenerationConfig,
+    PerplexityConfig,
+    TaskConfig,
+)
 from meditron.config.finetune import FinetuneConfig
 from meditron.config.generate import GenerateConfig
 from meditron.config.launch import LaunchConfig, ReportConfig, RunConfig
@@ -17,15 +25,18 @@ from meditron.config.pretrain import PretrainConfig
 from meditron.config.recipe import Recipe, resolve
 
 __all__ = [
+    "BenchmarkConfig",
     "CleanConfig",
     "ColumnsConfig",
     "CurateConfig",
+    "DecontaminateConfig",
     "DedupConfig",
     "EvaluateConfig",
     "ExportConfig",
     "FilterConfig",
     "FinetuneConfig",
     "GenerateConfig",
+    "GenerationConfig",
     "LaunchConfig",
     "ModelConfig",
     "PerplexityConfig",

@@ -7,7 +7,9 @@ from meditron.config.check import require, require_choice
 
 FORMATS = ("medqa", "pubmedqa", "medmcqa", "mmlu", "table")
 """Forms of question files; `table` is any JSONL or CSV, read as `columns` says."""
-PROTOCOLS = ("letter", "answer")
+KINDS = ("letter", "answer", "generate", "cot", "vote")
+CHAT_SUFFIX = "-chat"
+PROTOCOLS = (*KINDS, *(f"{kind}{CHAT_SUFFIX}" for kind in KINDS))
 """Ways of asking; each is described in docs/evaluating.md."""
 
 
@@ -59,6 +61,9 @@ class TaskConfig:
     shots_path: str | list[str] | None = None
     """File or files of the same form that the examples are drawn from; for mmlu, which draws them by
     subject, the split folder's name. Default: `dev` for mmlu; needed for the others."""
+    seeds: list[int] = field(default_factory=list)
+    """Draw the examples once with each of these seeds, and give mean and standard deviation. Default: the
+    recipe's seed alone. MEDITRON used 1234, 432 and 32."""
     instruction: str | None = None
     """Text at the head of each prompt. Default: the format's own."""
 
@@ -72,6 +77,12 @@ class TaskConfig:
         require(first in (0, 1), "evaluate.tasks.first_answer", first, "must be 0 or 1")
         complete = self.shots == 0 or self.format == "mmlu" or bool(self.shots_path)
         require(complete, "evaluate.tasks.shots", self.shots, "needs evaluate.tasks.shots_path to draw from")
+
+        unique = len(set(self.seeds)) == len(self.seeds)
+        require(unique, "evaluate.tasks.seeds", self.seeds, "names a seed twice")
+        require(
+            not self.seeds or self.shots > 0, "evaluate.tasks.seeds", self.seeds, "needs evaluate.tasks.shots"
+        )
 
     @property
     def paths(self) -> list[str]:
@@ -115,6 +126,29 @@ class PerplexityConfig:
 
 
 @dataclass(kw_only=True)
+class GenerationConfig:
+    """How answers are generated, in the protocols `generate`, `cot` and `vote`."""
+
+    max_tokens: int = 32
+    """Longest answer of `generate`, in tokens."""
+    reasoning_tokens: int = 256
+    """Longest answer of `cot` and `vote`, in tokens; MEDITRON used 1,024."""
+    samples: int = 5
+    """Answers to each question whose majority is the answer of `vote`."""
+    temperature: float = 0.8
+    """Temperature of the samples of `vote`; all else is generated greedily."""
+    batch_size: int = 8
+    """Answers that are generated at the same time; changes speed and memory."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "reasoning_tokens", "samples", "batch_size"):
+            value = getattr(self, name)
+            require(value >= 1, f"evaluate.generation.{name}", value, "must be at least 1")
+        temperature = self.temperature
+        require(temperature > 0, "evaluate.generation.temperature", temperature, "must be positive")
+
+
+@dataclass(kw_only=True)
 class EvaluateConfig:
     """Benchmarks and perplexity."""
 
@@ -126,8 +160,12 @@ class EvaluateConfig:
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     """Name of each set of questions to where and how it is read."""
     protocols: list[str] = field(default_factory=lambda: ["letter", "answer"])
-    """Ways of asking, side by side: `letter` (options shown, likelihood of their letters), `answer`
-    (options not shown, likelihood of their texts by length)."""
+    """Ways of asking, side by side: letter (options shown, likelihood of their letters), answer (options
+    not shown, likelihood of their texts by length), generate (the answer is read from a generated text), cot
+    (after thinking step by step), vote (majority of several such answers); with `-chat` at the end in the
+    model's chat template."""
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    """How answers are generated."""
     perplexity: PerplexityConfig = field(default_factory=PerplexityConfig)
     """Perplexity by source."""
     max_bad_fraction: float = 0.001
