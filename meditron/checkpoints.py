@@ -20,10 +20,19 @@ def saved(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_" + "[0-9]" * 8), reverse=True)
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove what is older than the newest `keep` checkpoints; 0 keeps all."""
+def step_of(path: Path) -> int:
+    """The step in a checkpoint folder's name."""
+    return int(path.name.removeprefix("step_"))
+
+
+def prune(folder: Path, keep: int, keep_every: int = 0) -> None:
+    """Remove what is older than the newest `keep` checkpoints; 0 keeps all.
+
+    Those of steps that are multiples of `keep_every` stay for good; 0 excepts none.
+    """
     for old in saved(folder)[keep:] if keep else []:
-        shutil.rmtree(old)
+        if not keep_every or step_of(old) % keep_every:
+            shutil.rmtree(old)
 
 
 def newest_whole(folder: Path) -> tuple[Path, Manifest] | None:

@@ -147,6 +147,7 @@ def _run(recipe: Recipe, run: RunFolder, architecture: "Architecture") -> int:
 
         check_parity_apart(str(recipe.model.base))
     trainer = _build(recipe, run, architecture, identity)
+    trainer.saver.clean()
     if found is not None:
         restore(trainer, *found)
         trainer.log("resume", path=found[0].name)

@@ -1,10 +1,8 @@
 """The training loop: steps, validations, checkpoints, and what to do when numbers are not finite."""
 
 import math
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,7 @@ from torch import Tensor
 from meditron import checkpoints
 from meditron.config.pretrain import PretrainConfig
 from meditron.errors import TrainingError
-from meditron.files import atomic_dir
-from meditron.manifest import Manifest, write_manifest
+from meditron.manifest import Manifest
 from meditron.measuring import Clock, peak_memory
 from meditron.models.architecture import Architecture
 from meditron.progress import Task
@@ -27,6 +24,7 @@ from meditron.stopping import StopRequest
 from pretrain import metrics
 from pretrain.data import Batch, Tokens, TrainingData, ValidationData, labels_of
 from pretrain.engines import Engine
+from pretrain.saving import Saver
 from pretrain.schedule import learning_rate
 
 
@@ -71,8 +69,17 @@ class Trainer:
     """Progress."""
     validated: int = field(default=-1, init=False)
     """Step of the last validation."""
-    stall: float = field(default=0.0, init=False)
-    """Seconds that saving took since the last step."""
+    saver: Saver = field(init=False)
+    """Writes the checkpoints."""
+
+    def __post_init__(self) -> None:
+        self.saver = Saver(
+            folder=self.run.checkpoints,
+            config=self.config.checkpoint,
+            identity=self.identity,
+            extra={"architecture": self.architecture.to_hf(), "precision": self.config.precision},
+            log=self.log,
+        )
 
     @property
     def is_main(self) -> bool:
@@ -108,14 +115,16 @@ def fit(trainer: Trainer, stop: StopRequest, task: Task) -> bool:
         done = state.step == config.train_steps
         if done or state.step % config.validation.interval == 0:
             validate(trainer)
+        trainer.saver.poll(trainer.engine.device)
         save, end = _agree(trainer, stop)
         if done or save or end or state.step % config.checkpoint.interval == 0:
-            save_checkpoint(trainer)
+            trainer.saver.start(trainer.engine, state.step, asdict(state))
             if trainer.is_main:
                 stop.clear()
         if end and not done:
-            return False
-    return True
+            break
+    trainer.saver.finish()
+    return state.step == config.train_steps
 
 
 def _agree(trainer: Trainer, stop: StopRequest) -> tuple[bool, bool]:
@@ -154,7 +163,7 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
         state.skipped_in_row += 1
         record |= {"skipped": True, "samples": [first, state.sample]}
         record |= {name: _json_number(record[name]) for name in ("loss", "grad_norm")}
-    stall, trainer.stall = trainer.stall, 0.0
+    stall, trainer.saver.stall = trainer.saver.stall, 0.0
     return record | {
         "tokens": state.tokens,
         **metrics.speed(trainer.architecture, config, clock.total, metrics.peak_flops(config)),
@@ -189,6 +198,7 @@ def roll_back(trainer: Trainer) -> None:
     """
     config, state = trainer.config, trainer.state
     bad = f"losses or gradients of the samples up to {state.sample} are not finite"
+    trainer.saver.finish()
     found = checkpoints.newest(trainer.run.checkpoints, trainer.identity, "pretrain")
     if found is None:
         raise TrainingError(f"pretrain: {bad} and there is no checkpoint yet; lower pretrain.optimizer.lr")
@@ -208,43 +218,6 @@ def restore(trainer: Trainer, path: Path, manifest: Manifest) -> None:
     trainer.engine.load(path)
     for name in asdict(trainer.state):
         setattr(trainer.state, name, int(manifest.counts[name]))
-
-
-def save_checkpoint(trainer: Trainer) -> None:
-    """Save the state after the last finished step, whole or not at all; then remove old ones."""
-    started = time.perf_counter()
-    path = checkpoints.checkpoint_path(trainer.run.checkpoints, trainer.state.step)
-    with _shared_atomic_dir(path) as aside:
-        trainer.engine.save(aside)
-        dist.barrier()
-        if trainer.is_main:
-            architecture = {
-                "architecture": trainer.architecture.to_hf(),
-                "precision": trainer.config.precision,
-            }
-            counts = asdict(trainer.state)
-            write_manifest(aside, kind="checkpoint", counts=counts, extra=architecture, **trainer.identity)
-    if trainer.is_main:
-        checkpoints.prune(trainer.run.checkpoints, trainer.config.checkpoint.keep)
-    seconds = time.perf_counter() - started
-    trainer.stall += seconds
-    trainer.log("checkpoint", path=path.name, seconds=round(seconds, 4))
-
-
-@contextmanager
-def _shared_atomic_dir(path: Path) -> Iterator[Path]:
-    """`atomic_dir` for all processes: they write to one folder, the main one makes and renames it."""
-    if dist.get_rank() == 0:
-        with atomic_dir(path) as folder:
-            dist.broadcast_object_list([str(folder)])
-            yield folder
-            dist.barrier()
-    else:
-        name: list[Any] = [None]
-        dist.broadcast_object_list(name)
-        yield Path(name[0])
-        dist.barrier()
-    dist.barrier()
 
 
 def validate(trainer: Trainer) -> None:

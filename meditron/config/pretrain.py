@@ -105,10 +105,20 @@ class CheckpointConfig:
     """Steps between two checkpoints; one is always saved at the end."""
     keep: int = 2
     """Newest checkpoints that stay; older ones are removed after a newer one is whole. 0 keeps all."""
+    keep_every: int = 0
+    """Checkpoints of steps that are multiples of this stay for good. 0: none does."""
+    async_save: bool = False
+    """Write while training goes on, which then waits only for a copy of the state in main memory. It needs
+    that memory: the checkpoint's size over the processes of a node."""
 
     def __post_init__(self) -> None:
         require(self.interval >= 1, "pretrain.checkpoint.interval", self.interval, "must be at least 1")
         require(self.keep >= 0, "pretrain.checkpoint.keep", self.keep, "is negative")
+        every = self.keep_every
+        require(every >= 0, "pretrain.checkpoint.keep_every", every, "is negative")
+        reached = every % self.interval == 0
+        rule = f"must be a multiple of pretrain.checkpoint.interval ({self.interval})"
+        require(reached, "pretrain.checkpoint.keep_every", every, rule)
 
 
 @dataclass(kw_only=True)

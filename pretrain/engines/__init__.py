@@ -22,6 +22,18 @@ class StepResult:
     """False when loss or gradient is not finite, and the weights therefore stayed as they were."""
 
 
+class Writing(Protocol):
+    """Files of a checkpoint on their way to the disk."""
+
+    def done(self) -> bool:
+        """Whether this process' files are written."""
+        ...
+
+    def finish(self) -> None:
+        """Wait until the files of all processes are whole; every process calls it."""
+        ...
+
+
 class Engine(Protocol):
     """A model with its optimizer, over the processes of a run."""
 
@@ -57,8 +69,11 @@ class Engine(Protocol):
         """Sum of the losses and number of labelled tokens over all processes, without gradients."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write weights and optimizer state; every process calls it with the same empty folder."""
+    def save(self, folder: Path, *, background: bool = False) -> Writing:
+        """Begin to write weights and optimizer state; every process calls it with the same empty folder.
+
+        With `background` training may go on as soon as it returns, else only after `Writing.finish`.
+        """
         ...
 
     def load(self, folder: Path) -> None:

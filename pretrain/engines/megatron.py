@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from meditron.models.megatron.llama import build_chunks
 from meditron.models.megatron.weights import load_weights
 from meditron.models.safetensors_folder import WeightSource
 from pretrain.data import IGNORE
-from pretrain.engines import StepResult, document_mask
+from pretrain.engines import StepResult, Writing, document_mask
+from pretrain.engines.writing import MegatronWriting
 
 with quiet_import():
     from megatron.core import dist_checkpointing, parallel_state
@@ -176,19 +178,16 @@ class MegatronEngine:
         optimizer = self._optimizer.sharded_state_dict(whole, is_loading=is_loading, metadata=_SHARDING)
         return {**models, "optimizer": optimizer}
 
-    def save(self, folder: Path) -> None:
-        """Write weights and optimizer state; every process calls it with the same empty folder.
+    def save(self, folder: Path, *, background: bool = False) -> Writing:
+        """Begin to write weights and optimizer state; every process calls it with the same empty folder.
 
-        Raises:
+        Raises, then or while it is finished:
             DiskFullError: the disk or quota is used up.
             CheckpointError: it cannot be written for another reason.
         """
-        try:
-            dist_checkpointing.save(self._state(is_loading=False), str(folder))
-        except Exception as error:  # the library wraps what its writers raise in types of its own
-            if "No space left" in str(error) or "quota" in str(error).lower():
-                raise DiskFullError(f"{folder.parent}: the disk is full; free space and run again") from error
-            raise CheckpointError(f"{folder.parent}: cannot save a checkpoint ({error})") from error
+        with _saving_errors(folder):
+            writing = MegatronWriting(self._state(is_loading=False), folder, background=background)
+        return _Explained(writing, folder)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote, at any layout.
@@ -223,6 +222,28 @@ class MegatronEngine:
         part.load_parameter_state_from_fully_reshardable(tensors)
         for own, step in zip(states, steps, strict=True):
             own.update({} if step is None else {"step": step.clone()})  # the library gives all the same one
+
+
+class _Explained:
+    """A `Writing` whose errors are those of this project."""
+
+    def __init__(self, writing: MegatronWriting, folder: Path) -> None:
+        self._writing, self._folder = writing, folder
+        self.done = writing.done
+
+    def finish(self) -> None:
+        with _saving_errors(self._folder):
+            self._writing.finish()
+
+
+@contextmanager
+def _saving_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the library wraps what its writers raise in types of its own
+        if "No space left" in str(error) or "quota" in str(error).lower():
+            raise DiskFullError(f"{folder.parent}: the disk is full; free space and run again") from error
+        raise CheckpointError(f"{folder.parent}: cannot save a checkpoint ({error})") from error
 
 
 def _make_states(optimizer: torch.optim.Optimizer) -> None:

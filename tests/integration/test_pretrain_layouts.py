@@ -14,7 +14,15 @@ from meditron.config.loading import dump_recipe
 from meditron.config.pretrain import ParallelConfig
 from meditron.runs import RunFolder
 from pretrain.main import main
-from tests.pretrain.conftest import LAYOUTS, base, make_recipe, no_group_is_left, recipe, shards  # noqa: F401
+from tests.pretrain.conftest import (  # noqa: F401
+    LAYOUTS,
+    base,
+    make_recipe,
+    no_group_is_left,
+    recipe,
+    run_together,
+    shards,
+)
 from tests.pretrain.test_trainer import losses, steps, validations
 
 
@@ -30,16 +38,37 @@ def one_process(
     return alone
 
 
+@pytest.fixture(scope="module")
+def two_processes(
+    tmp_path_factory: pytest.TempPathFactory,
+    base: Path,  # noqa: F811
+    shards: Path,  # noqa: F811
+) -> dict[str, Recipe]:
+    """The same run on two processes at every layout, which all share one pair of processes."""
+    folder = tmp_path_factory.mktemp("two")
+    recipes = {name: make_recipe(folder / name.replace(" ", "_"), base, shards) for name in LAYOUTS}
+    for name, layout in LAYOUTS.items():
+        recipes[name].pretrain.parallel = ParallelConfig(**layout)
+        recipes[name].pretrain.checkpoint.interval = 20
+    run_together(2, list(recipes.values()))
+    return recipes
+
+
+def check_curve(found: Recipe, expected: Recipe) -> None:
+    """Losses, gradient norms and held-out losses are the same."""
+    assert losses(found) == pytest.approx(losses(expected), abs=1e-4)
+    norms, reference = ([r["grad_norm"] for r in steps(each)] for each in (found, expected))
+    assert norms == pytest.approx(reference, abs=1e-3)
+    assert set(validations(found)) == set(validations(expected))
+    for key, loss in validations(expected).items():
+        assert validations(found)[key] == pytest.approx(loss, abs=1e-4), key
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_two_processes_have_the_curve_of_one(layout: str, recipe: Recipe, one_process: Recipe) -> None:  # noqa: F811
-    recipe.pretrain.parallel = ParallelConfig(**LAYOUTS[layout])
-    assert main(recipe) == 0
-    assert losses(recipe) == pytest.approx(losses(one_process), abs=1e-4)
-    norms, expected = ([r["grad_norm"] for r in steps(each)] for each in (recipe, one_process))
-    assert norms == pytest.approx(expected, abs=1e-3)
-    assert set(validations(recipe)) == set(validations(one_process))
-    for key, loss in validations(one_process).items():
-        assert validations(recipe)[key] == pytest.approx(loss, abs=1e-4), key
+def test_two_processes_have_the_curve_of_one(
+    layout: str, two_processes: dict[str, Recipe], one_process: Recipe
+) -> None:
+    check_curve(two_processes[layout], one_process)
 
 
 def test_a_checkpoint_fits_other_layouts(recipe: Recipe, one_process: Recipe, tmp_path: Path) -> None:  # noqa: F811

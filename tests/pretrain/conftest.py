@@ -1,6 +1,10 @@
 """A tiny Llama, and shards of two sources, made on the spot by the stages that make them."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import torch
 
 from data_curation import tokenize
 from meditron.config import PretrainConfig, Recipe, TokenizeConfig, resolve
+from meditron.config.loading import dump_recipe
 from meditron.config.model import ModelConfig
 from meditron.config.pretrain import CheckpointConfig, OptimizerConfig, ParallelConfig, ValidationConfig
 from meditron.files import atomic_write_json
@@ -30,9 +35,39 @@ LAYOUTS = {
     "TP2": {"tensor_model_parallel_size": 2},
     "TP2+SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
     "PP2": {"pipeline_model_parallel_size": 2},
+    "PP2 interleaved": {"pipeline_model_parallel_size": 2, "virtual_pipeline_model_parallel_size": 2},
     "DP2": {"data_parallel_size": 2, "distributed_optimizer": True},
     "DP2 plain": {"data_parallel_size": 2, "distributed_optimizer": False},
 }
+
+
+def run_together(count: int, recipes: list[Recipe]) -> None:
+    """Run recipes one after another in `count` processes that are started once."""
+    paths = []
+    for recipe in recipes:
+        path = Path(str(recipe.pretrain.run_dir)).parent / f"{Path(str(recipe.pretrain.run_dir)).name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dump_recipe(recipe))
+        paths.append(str(path))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [_start(rank, count, [str(port), *paths]) for rank in range(count)]
+    outputs = [process.communicate(timeout=280)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+
+
+def _start(rank: int, count: int, arguments: list[str]) -> "subprocess.Popen[str]":
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    environment = {**os.environ, **{name: str(value) for name, value in names.items()}}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.pretrain.several", *arguments]
+    root = Path(__file__).resolve().parents[2]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, env=environment, cwd=root, stdout=pipe, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def write_corpus(folder: Path, texts: dict[str, list[str]]) -> Path:

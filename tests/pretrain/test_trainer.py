@@ -297,11 +297,11 @@ def test_a_disk_that_is_full_while_saving(recipe: Recipe, monkeypatch: pytest.Mo
     recipe.pretrain.train_steps, recipe.pretrain.checkpoint.interval = 2, 1
     save = MegatronEngine.save
 
-    def full(self: MegatronEngine, folder: Path) -> None:
+    def full(self: MegatronEngine, folder: Path, *, background: bool) -> Any:
         if folder.name.startswith(".step_00000002"):
             (folder / "half.distcp").write_bytes(b"half")
             raise DiskFullError(f"{folder}: the disk is full")
-        save(self, folder)
+        return save(self, folder, background=background)
 
     with monkeypatch.context() as patch, pytest.raises(DiskFullError):
         patch.setattr(MegatronEngine, "save", full)

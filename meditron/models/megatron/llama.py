@@ -14,6 +14,7 @@ from torch import Tensor
 from meditron.config.check import require
 from meditron.models.architecture import Architecture
 from meditron.models.megatron.cpu import quiet_import
+from meditron.models.megatron.cross_entropy import token_cross_entropy
 
 with quiet_import():
     from megatron.core import parallel_state, tensor_parallel
@@ -115,22 +116,22 @@ class MegatronLlama(GPTModel):  # type: ignore[misc]
     def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Cross-entropy of each token in fp32: labels [b, s], logits [s, b, v], result [b, s]."""
         labels_sb = labels.transpose(0, 1).contiguous()
-        logits_sbv = self._without_padding(logits)
         if parallel_state.get_tensor_model_parallel_world_size() > 1:
-            loss_sb = tensor_parallel.vocab_parallel_cross_entropy(logits_sbv, labels_sb)
+            loss_sb = tensor_parallel.vocab_parallel_cross_entropy(self._without_padding(logits), labels_sb)
         else:
-            flat = F.cross_entropy(logits_sbv.flatten(0, 1).float(), labels_sb.flatten(), reduction="none")
+            flat = token_cross_entropy(
+                logits.flatten(0, 1), labels_sb.flatten(), self.architecture.vocab_size
+            )
             loss_sb = flat.view_as(labels_sb)
         loss_bs: Tensor = loss_sb.transpose(0, 1).contiguous()
         return loss_bs
 
     def _without_padding(self, logits_sbv: Tensor) -> Tensor:
+        """This rank's logits, those of the vocabulary's padding at the least value."""
         rank = parallel_state.get_tensor_model_parallel_rank()
         first_padding = self.architecture.vocab_size - rank * logits_sbv.shape[-1]
         if first_padding >= logits_sbv.shape[-1]:
             return logits_sbv
-        if parallel_state.get_tensor_model_parallel_world_size() == 1:
-            return logits_sbv[..., :first_padding]
         padding = torch.arange(logits_sbv.shape[-1], device=logits_sbv.device) >= first_padding
         masked: Tensor = logits_sbv.masked_fill(padding, torch.finfo(logits_sbv.dtype).min)
         return masked
@@ -211,6 +212,9 @@ def build_chunks(
         tensor_model_parallel_size=tp,
         pipeline_model_parallel_size=pp,
         virtual_pipeline_model_parallel_size=virtual,
+        # In one batch, two messages between the same two ranks could be taken for each other.
+        overlap_p2p_comm=virtual is not None,
+        batch_p2p_comm=virtual is None,
         **settings,
     )
     rows = padded_vocab_size(architecture.vocab_size, vocab_padding_multiple, tp)
