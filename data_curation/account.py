@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_curation.decide import Duplicates, load_ledgers
+from data_curation.decide import Decisions, load_ledgers
 from data_curation.ledger import Ledger, merge
 from data_curation.plan import Plan
 from meditron.files import atomic_write
@@ -14,14 +14,14 @@ from meditron.progress import console
 
 
 def corpus_statistics(
-    plan: Plan, work: Path, duplicates: Duplicates, samples_per_reason: int
+    plan: Plan, work: Path, decisions: Decisions, samples_per_reason: int
 ) -> dict[str, dict[str, Any]]:
     """The `sources` of `stats.json`; for each source read = kept + dropped + quarantined."""
     statistics = {}
     for name, source in plan.sources.items():
         ledger = merge(load_ledgers(plan, work / "parts", name), name, samples_per_reason)
         counts, licenses = _published(plan, work / "decisions", name)
-        dropped = ledger.dropped + duplicates.by_source.get(name, Counter())
+        dropped = ledger.dropped + decisions.by_source.get(name, Counter())
         kept = counts["train"] + counts["validation"]
         assert ledger.read == kept + dropped.total() + ledger.quarantined, f"{name}: records went missing"
         statistics[name] = {

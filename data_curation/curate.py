@@ -5,6 +5,8 @@ from pathlib import Path
 
 from data_curation.account import corpus_statistics, print_summary, write_quarantine
 from data_curation.decide import decide, load_ledgers
+from data_curation.decontaminate.benchmarks import load_items
+from data_curation.decontaminate.match import Index, build_index
 from data_curation.executor import run_tasks
 from data_curation.extract import MEGABYTE, extract_steps
 from data_curation.finish import assemble
@@ -27,15 +29,16 @@ def main(recipe: Recipe) -> None:
     assert config.output is not None, "resolve() fills the output"
     output = Path(config.output)
     plan = make_plan(config, recipe.data_root or ".", recipe.seed)
+    index = _benchmark_index(recipe)
     work = open_work_folder(output, plan)
-    _extract(plan, recipe, work)
+    _extract(plan, recipe, work, index)
     _check_bad_records(plan, recipe, work)
-    duplicates = decide(plan, config, work / "parts", work / "decisions", recipe.seed)
+    decisions = decide(plan, config, work / "parts", work / "decisions", recipe.seed, index)
     _publish(plan, recipe, work)
-    statistics = corpus_statistics(plan, work, duplicates, config.samples_per_reason)
+    statistics = corpus_statistics(plan, work, decisions, config.samples_per_reason)
     if not any(source["kept"] for source in statistics.values()):
         raise InputError(_empty(statistics))
-    assemble(recipe, plan, work, output, statistics)
+    assemble(recipe, plan, work, output, statistics, decisions)
     print_summary(statistics, output)
 
 
@@ -51,10 +54,15 @@ def open_work_folder(output: Path, plan: Plan) -> Path:
     return work
 
 
-def _extract(plan: Plan, recipe: Recipe, work: Path) -> None:
+def _benchmark_index(recipe: Recipe) -> Index | None:
+    benchmarks = recipe.curate.decontaminate.benchmarks
+    return build_index(load_items(benchmarks, Path(recipe.data_root or "."))) if benchmarks else None
+
+
+def _extract(plan: Plan, recipe: Recipe, work: Path, index: Index | None) -> None:
     config, folder = recipe.curate, work / "extract"
     run_tasks(
-        extract_steps(plan, config, work / "parts", folder),
+        extract_steps(plan, config, work / "parts", folder, index),
         sizes=[chunk.bytes / MEGABYTE for chunk in plan.chunks],
         workers=config.workers,
         folder=folder,

@@ -16,6 +16,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from data_curation.clean import clean, normalise
+from data_curation.decontaminate.match import Index
 from data_curation.dedup.exact import document_key
 from data_curation.dedup.near import signature
 from data_curation.dedup.work import work_key
@@ -148,6 +149,34 @@ class Filter(PipelineStep):  # type: ignore[misc]
         return None
 
 
+class LookForBenchmarks(PipelineStep):  # type: ignore[misc]
+    """Notes which documents share words with benchmark questions; what follows is decided with all known.
+
+    Args:
+        plan: all chunks.
+        folder: parts folder; `<chunk>.hits.jsonl` has a line for each document with hits.
+        index: the benchmarks.
+    """
+
+    name = "look for benchmarks"
+    type = "decontamination"
+
+    def __init__(self, plan: Plan, folder: Path, index: Index) -> None:
+        super().__init__()
+        self._plan, self._folder, self._index = plan, folder, index
+
+    def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Yield every document as it is."""
+        path = self._folder / f"{self._plan.chunks[rank].name}.hits.jsonl"
+        with disk_errors(path), open(path, "w", encoding="utf-8") as handle:
+            for position, document in enumerate(data):
+                hits = self._index.find(document.text)
+                if hits:
+                    line = {"document": position, "hits": [hit.to_json() for hit in hits]}
+                    handle.write(json.dumps(line) + "\n")
+                yield document
+
+
 class WritePart(PipelineStep):  # type: ignore[misc]
     """Sets the documents aside, hashed, and closes the chunk's account.
 
@@ -208,7 +237,9 @@ class Account:
         return self._ledger
 
 
-def extract_steps(plan: Plan, config: CurateConfig, folder: Path, reports: Path) -> list[PipelineStep]:
+def extract_steps(
+    plan: Plan, config: CurateConfig, folder: Path, reports: Path, index: Index | None
+) -> list[PipelineStep]:
     """The first pass as datatrove steps."""
     os.makedirs(folder, exist_ok=True)
     account = Account(config.samples_per_reason)
@@ -216,5 +247,6 @@ def extract_steps(plan: Plan, config: CurateConfig, folder: Path, reports: Path)
         ReadChunk(plan, folder, reports, account),
         Clean(config.clean, account),
         Filter(build_filters(config.filters), account),
+        *([LookForBenchmarks(plan, folder, index)] if index is not None else []),
         WritePart(plan, folder, account, config.dedup.near),
     ]

@@ -8,17 +8,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_curation.decide import load_ledgers
+from data_curation.decide import Decisions, load_ledgers
 from data_curation.plan import Plan
 from meditron.config import Recipe
 from meditron.files import atomic_dir, atomic_write, atomic_write_json
 from meditron.manifest import write_manifest
 
 LOGS = ("extract", "publish")
+LISTS = ("duplicates.jsonl", "contamination.jsonl")
 
 
 def assemble(
-    recipe: Recipe, plan: Plan, work: Path, output: Path, statistics: dict[str, dict[str, Any]]
+    recipe: Recipe,
+    plan: Plan,
+    work: Path,
+    output: Path,
+    statistics: dict[str, dict[str, Any]],
+    decisions: Decisions,
 ) -> None:
     """Move what the passes made into `output`, and their logs to `<work_dir>/logs/curate`."""
     # From here the second pass's files leave their place, so its markers must not outlive them.
@@ -27,8 +33,11 @@ def assemble(
         for split in ("train", "validation"):
             os.replace(work / "corpus" / split, folder / split)
         shutil.copyfile(work / "quarantine.jsonl", folder / "quarantine.jsonl")
-        shutil.copyfile(work / "decisions" / "duplicates.jsonl", folder / "duplicates.jsonl")
-        atomic_write_json(folder / "stats.json", {"sources": statistics})
+        for name in LISTS:
+            if (work / "decisions" / name).exists():
+                shutil.copyfile(work / "decisions" / name, folder / name)
+        found = {"benchmarks": decisions.benchmarks} if decisions.benchmarks else {}
+        atomic_write_json(folder / "stats.json", {"sources": statistics, **found})
         inputs = _write_inputs(plan, work / "parts", folder / "inputs.jsonl")
         counts = {key: sum(s[key] for s in statistics.values()) for key in ("read", "kept", "chars")}
         for split in ("train", "validation"):

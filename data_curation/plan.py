@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from data_curation.decontaminate.benchmarks import benchmark_files
 from data_curation.readers import suffixes
 from meditron.config import CurateConfig, SourceConfig
 from meditron.errors import ConfigError, InputError
@@ -126,8 +127,9 @@ def _key(config: CurateConfig, root: Path, chunks: list[Chunk], seed: int) -> st
     for name in ("workers", "output"):  # these do not change what is written
         del settings[name]
     digest = hashlib.sha256(json.dumps([settings, seed, str(root)], sort_keys=True, default=str).encode())
-    for chunk in chunks:
-        for file in chunk.files:
-            status = os.stat(root / file)
-            digest.update(f"{chunk.index}|{file}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    inputs = [(chunk.index, root / file, file) for chunk in chunks for file in chunk.files]
+    inputs += [(-1, path, str(path)) for path in benchmark_files(config.decontaminate.benchmarks, root)]
+    for index, path, name in inputs:
+        status = os.stat(path)
+        digest.update(f"{index}|{name}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

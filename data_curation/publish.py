@@ -1,5 +1,6 @@
 """Second pass, one task a chunk: the documents that stay, as the corpus's Parquet files."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from datatrove.pipeline.base import PipelineStep
 
+from data_curation.decontaminate.verdict import redact
 from data_curation.executor import Report
 from data_curation.parts import CORPUS_SCHEMA, PartWriter, read_rows
 from data_curation.plan import Plan
@@ -40,6 +42,8 @@ class PublishChunk(PipelineStep):  # type: ignore[misc]
         chunk = self._plan.chunks[rank]
         sides = np.load(self._decisions / f"{chunk.name}.npy")
         report = Report(self._reports, rank)
+        spans = self._decisions / f"{chunk.name}.redact.json"
+        redactions = json.loads(spans.read_text(encoding="utf-8")) if spans.exists() else {}
         counts: Counter[str] = Counter()
         licenses: Counter[str] = Counter()
         with ExitStack() as stack:
@@ -55,6 +59,8 @@ class PublishChunk(PipelineStep):  # type: ignore[misc]
             ):
                 side = int(sides[index])
                 if side != DROPPED:
+                    if str(index) in redactions:
+                        row["text"] = redact(row["text"], redactions[str(index)])
                     writers[side].write(row)
                     counts.update({SPLITS[side]: 1, "chars": len(row["text"])})
                     licenses[row["license"]] += 1

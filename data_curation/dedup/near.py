@@ -4,13 +4,13 @@ Signatures are made with the documents, in parallel; finding candidates needs on
 in memory at a time, and only candidates are held against each other.
 """
 
-import re
 from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
+
+from data_curation.ngrams import mixed, ngram_hashes, word_hashes
 
 BANDS, ROWS = 20, 6
 """A pair of Jaccard similarity s becomes a candidate with probability 1 - (1 - s^6)^20: 0.998 at 0.8."""
@@ -21,35 +21,14 @@ TOLERANCE = 0.04
 """One standard error of the estimated similarity, which a candidate may lack: sqrt(0.8 * 0.2 / 120)."""
 _SEED = 20240
 _BLOCK = 1024
-_REMEMBERED_WORDS = 2**20
-_WORD = re.compile(r"\w+")
 Signatures = npt.NDArray[np.uint32]
-
-
-class _WordHashes(dict[str, int]):
-    """Hash of each word, remembered: most words of a text were in the texts before it."""
-
-    def __missing__(self, word: str) -> int:
-        if len(self) >= _REMEMBERED_WORDS:
-            self.clear()
-        self[word] = xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass"))
-        return self[word]
-
-
-_HASHES = _WordHashes()
 
 
 def shingles(text: str) -> npt.NDArray[np.uint32]:
     """Hashes of the runs of five words, case and punctuation aside; of a shorter text, of all its words."""
-    words = _WORD.findall(text.casefold())
-    codes = np.fromiter(map(_HASHES.__getitem__, words), dtype=np.uint64, count=len(words))
-    width = min(SHINGLE_WORDS, len(codes))
-    if width == 0:
-        return np.empty(0, dtype=np.uint32)
-    total = np.zeros(len(codes) - width + 1, dtype=np.uint64)
-    for offset in range(width):  # a polynomial of the words' hashes, modulo 2^64
-        total = total * np.uint64(0x9E3779B97F4A7C15) + codes[offset : len(codes) - width + 1 + offset]
-    return (_mixed(total) >> np.uint64(32)).astype(np.uint32)
+    words = word_hashes(text)
+    hashes = ngram_hashes(words, max(min(SHINGLE_WORDS, len(words)), 1))
+    return (hashes >> np.uint64(32)).astype(np.uint32)
 
 
 def signature(text: str) -> Signatures:
@@ -69,13 +48,6 @@ def _permutations() -> tuple[Signatures, Signatures]:
     """Factors (odd) and addends of the permutations x -> a x + b modulo 2^32, each [PERMUTATIONS]."""
     numbers = np.random.default_rng(_SEED).integers(0, 2**32, (2, PERMUTATIONS), dtype=np.uint32)
     return numbers[0] | np.uint32(1), numbers[1]
-
-
-def _mixed(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finaliser of splitmix64: makes every bit depend on every bit."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def near_duplicates(
@@ -129,7 +101,7 @@ def _band_keys(signatures: Signatures, members: npt.NDArray[np.int64], band: int
     rows = np.ascontiguousarray(signatures[:, band * ROWS : (band + 1) * ROWS])[members].astype(np.uint64)
     total = np.zeros(len(members), dtype=np.uint64)
     for row in range(ROWS):
-        total = _mixed(total * np.uint64(0x9E3779B97F4A7C15) + rows[:, row])
+        total = mixed(total * np.uint64(0x9E3779B97F4A7C15) + rows[:, row])
     return total
 
 

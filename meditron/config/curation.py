@@ -107,6 +107,34 @@ class DedupConfig:
 
 
 @dataclass(kw_only=True)
+class BenchmarkConfig:
+    """A set of questions that must not be in the corpus."""
+
+    path: str | list[str]
+    """Files, folders or globs (JSON, JSON lines, CSV), relative to `data_root`."""
+    fields: list[str] = field(default_factory=lambda: ["question", "prompt", "context", "contexts"])
+    """Fields of a record, or columns, whose text is looked for, whatever their case. A CSV file whose
+    first row has none of them is taken to have no head, and its first column is looked for."""
+
+
+@dataclass(kw_only=True)
+class DecontaminateConfig:
+    """Keeping benchmark questions out of the corpus; `contamination.jsonl` lists what was found."""
+
+    benchmarks: dict[str, BenchmarkConfig] = field(default_factory=dict)
+    """Name of each benchmark to its files. A document is a match when it shares 13 words in a row with a
+    text of a benchmark, or 80% of that text's runs of 8 words."""
+    action: Literal["drop", "redact"] = "drop"
+    """`drop` leaves such documents out, `redact` only the words that they share."""
+    max_documents: int = 10
+    """A run of words that more documents than this have is common wording and proves nothing."""
+
+    def __post_init__(self) -> None:
+        limit = self.max_documents
+        require(limit >= 1, "curate.decontaminate.max_documents", limit, "must be at least 1")
+
+
+@dataclass(kw_only=True)
 class CurateConfig:
     """Sources to corpus."""
 
@@ -119,6 +147,8 @@ class CurateConfig:
     """Passages to take out of documents."""
     filters: FilterConfig = field(default_factory=FilterConfig)
     """Rules that drop poor documents."""
+    decontaminate: DecontaminateConfig = field(default_factory=DecontaminateConfig)
+    """Benchmark questions to keep out. Default: none are looked for."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
     """Which documents count as the same; exact copies always do."""
     validation_fraction: float = 0.03

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from data_curation.decide import EXACT, NEAR, Keeping
+from data_curation.dedup.find import EXACT, NEAR, Keeping
 from data_curation.dedup.near import PERMUTATIONS, near_duplicates, shingles, signature
 from data_curation.dedup.work import same_works, work_key
 
@@ -89,7 +89,12 @@ def test_titles_join_articles_only_where_no_identifier_differs() -> None:
 
 
 def test_who_was_kept_for_another_and_goes_later_hands_it_on() -> None:
-    keeping = Keeping(kept=np.arange(4), rule=np.zeros(4, dtype=np.uint8), similarity=np.ones(4))
+    keeping = Keeping(
+        kept=np.arange(4),
+        rule=np.zeros(4, dtype=np.uint8),
+        similarity=np.ones(4),
+        excluded=np.zeros(4, dtype=bool),
+    )
     keeping.drop(np.array([0, 0, 2, 3]), EXACT)
     keeping.drop(np.array([2, 1, 2, 3]), NEAR)
     assert keeping.kept.tolist() == [2, 2, 2, 3]

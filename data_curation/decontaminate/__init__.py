@@ -1,0 +1,1 @@
+"""Keeping the questions of benchmarks out of the corpus."""
