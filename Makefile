@@ -11,10 +11,9 @@ DEMO = --config configs/demo.yaml --work_dir $(WORK_DIR) --data_root $(WORK_DIR)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-demo: .venv/.installed ## what there is of the main job, on a small corpus and a 135M model
+demo: .venv/.installed ## the main job, end to end, on a small corpus and a 135M model
 	$(BIN)/python -m meditron.demo.prepare $(WORK_DIR)
-	$(BIN)/meditron curate $(DEMO)
-	$(BIN)/meditron tokenize $(DEMO)
+	$(BIN)/meditron run $(DEMO)
 
 test: .venv/.installed ## the essential tests, on CPU
 	$(BIN)/python -m pytest -n 2 --dist loadfile
