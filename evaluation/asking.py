@@ -1,42 +1,36 @@
 """Asking a model questions through lm-eval: tasks from the YAML files in `tasks/`, run by its evaluator."""
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluation.adapter.lm import MeditronLM
+from evaluation.protocols import Protocol, protocol_hash
 from evaluation.questions import Loaded
 from evaluation.quiet import quiet
 from evaluation.task import QuestionTask, to_datasets
-from meditron.config import TaskConfig
+from meditron.config import EvaluateConfig, GenerationConfig, TaskConfig
 
 TASKS = Path(__file__).parent / "tasks"
-HASHED = (
-    "output_type",
-    "description",
-    "doc_to_text",
-    "doc_to_choice",
-    "doc_to_target",
-    "target_delimiter",
-    "fewshot_delimiter",
-    "generation_kwargs",
-)
-"""Settings of an lm-eval task that decide what a model is asked and how its answer is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One task under one protocol."""
+    """One task under one protocol, with the examples of one seed."""
 
     name: str
     """Name of the task in the recipe."""
-    protocol: str
-    """Name of the protocol."""
+    protocol: Protocol
+    """The way of asking."""
+    seed: int
+    """Seed of the examples and of sampling."""
+    is_first_seed: bool
+    """Whether it is the first of the task's seeds."""
     config: TaskConfig
     """How the questions are read."""
+    generation: GenerationConfig
+    """How answers are generated."""
     loaded: Loaded
     """The questions."""
     task: QuestionTask
@@ -44,8 +38,14 @@ class Asked:
 
     @property
     def key(self) -> str:
-        """Name of this pair."""
-        return f"{self.name}-{self.protocol}"
+        """Name of it all."""
+        base = f"{self.name}-{self.protocol.name}"
+        return base if self.is_first_seed else f"{base}-seed{self.seed}"
+
+    @property
+    def shots(self) -> int:
+        """Solved examples before each question."""
+        return self.protocol.shots(self.config.shots)
 
     @property
     def metric(self) -> str:
@@ -55,38 +55,37 @@ class Asked:
     @property
     def protocol_hash(self) -> str:
         """First eight digits of the hash of prompt, parser and shots."""
-        settings = {name: getattr(self.task.config, name) for name in HASHED}
-        settings |= {"metric": self.metric, "shots": self.config.shots}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        return protocol_hash(self.task.config, self.protocol, self.metric, self.shots)
 
     @property
     def protocol_text(self) -> str:
         """The protocol in one line."""
-        text = {
-            ("letter", "acc"): "options shown, likelihood of each option's letter",
-            ("answer", "acc"): "likelihood of each option's text",
-            ("answer", "acc_norm"): "options not shown, likelihood of each option's text per character",
-        }[self.protocol, self.metric]
-        return f"{text}, {self.config.shots} solved examples" if self.config.shots else f"{text}, no examples"
+        return self.protocol.text(self.metric, self.shots, self.generation)
 
 
-def build(tasks: Mapping[str, tuple[TaskConfig, Loaded]], protocols: list[str], seed: int) -> list[Asked]:
-    """Every task under every protocol."""
+def build(tasks: Mapping[str, tuple[TaskConfig, Loaded]], config: EvaluateConfig, seed: int) -> list[Asked]:
+    """Every task under every protocol, once for each seed of its examples."""
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=str(TASKS), include_defaults=False)
     asked = []
-    for name, (config, loaded) in tasks.items():
+    for name, (task_config, loaded) in tasks.items():
         splits = to_datasets(loaded)
-        for protocol in protocols:
-            task = _load(manager, f"meditron_{config.format}_{protocol}", splits)
-            task.set_config(key="task", value=f"{name}-{protocol}")
-            task.set_config(key="num_fewshot", value=config.shots)
-            if config.instruction is not None:
-                head = f"{config.instruction}\n\n" if config.instruction else ""
-                task.set_config(key="description", value=head)
-            task.set_fewshot_seed(seed)
-            asked.append(Asked(name=name, protocol=protocol, config=config, loaded=loaded, task=task))
+        for protocol in (Protocol(name=kind) for kind in config.protocols):
+            seeds = task_config.seeds if protocol.shots(task_config.shots) else []
+            for own_seed in seeds or [seed]:
+                one = Asked(
+                    name=name,
+                    protocol=protocol,
+                    seed=own_seed,
+                    is_first_seed=own_seed == (seeds or [seed])[0],
+                    config=task_config,
+                    generation=config.generation,
+                    loaded=loaded,
+                    task=_load(manager, f"meditron_{task_config.format}_{protocol.kind}", splits),
+                )
+                _configure(one)
+                asked.append(one)
     return asked
 
 
@@ -104,12 +103,38 @@ def _load(manager: Any, name: str, splits: Mapping[str, Any]) -> QuestionTask:  
     return task
 
 
-def ask(lm: MeditronLM, asked: list[Asked]) -> dict[str, list[dict[str, Any]]]:
-    """Let lm-eval's evaluator run the tasks; its record of each question, by task and protocol."""
+def _configure(one: Asked) -> None:
+    """Give the lm-eval task what the recipe says about it."""
+    settings = {"task": one.key, "num_fewshot": one.shots}
+    settings |= one.protocol.settings(one.generation, one.seed)
+    instruction = one.config.instruction
+    if instruction is not None:
+        settings["description"] = f"{instruction}\n\n" if instruction else ""
+    for key, value in settings.items():
+        one.task.set_config(key=key, value=value)
+    one.task.set_fewshot_seed(one.seed)
+
+
+def ask(lm: MeditronLM, asked: Sequence[Asked]) -> dict[str, list[dict[str, Any]]]:
+    """Let lm-eval's evaluator run the tasks; its record of each question, by `key`.
+
+    Tasks in the chat template are left out for a model without one.
+    """
     from lm_eval.evaluator import evaluate
 
-    tasks = {one.key: one.task for one in asked}
-    with quiet():
-        results = evaluate(lm, {"tasks": tasks, "groups": {}}, bootstrap_iters=0, log_samples=True)
-    samples: dict[str, list[dict[str, Any]]] = results["samples"]
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for chat in (False, True):
+        tasks = {one.key: one.task for one in asked if one.protocol.chat == chat}
+        if not tasks or (chat and not lm.tokenizer.chat_template):
+            continue
+        with quiet():
+            results = evaluate(
+                lm,
+                {"tasks": tasks, "groups": {}},
+                bootstrap_iters=0,
+                log_samples=True,
+                apply_chat_template=chat,
+                fewshot_as_multiturn=chat,
+            )
+        samples |= results["samples"]
     return samples

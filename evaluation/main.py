@@ -122,7 +122,7 @@ def _build(recipe: Recipe) -> "list[Asked]":
         write_lines(quarantine, bad)
     for name, (_, loaded) in tasks.items():
         _check_bad(name, loaded, recipe.evaluate.max_bad_fraction, quarantine)
-    return build(tasks, recipe.evaluate.protocols, recipe.seed)
+    return build(tasks, recipe.evaluate, recipe.seed)
 
 
 def _check_bad(name: str, loaded: "Loaded", max_bad_fraction: float, quarantine: Path) -> None:
@@ -158,7 +158,7 @@ def evaluate(plan: Plan, label: str, folder: Path, output: Path) -> None:
 
     cache = Path(f"{config.output}.cache") / f"{identity[:16]}-{loaded.dtype}" / "answers-0.jsonl"
     answers = AnswerCache(cache, f"{CACHE_VERSION} {identity} {loaded.dtype}")
-    lm = MeditronLM(loaded, answers, config.batch_tokens, label)
+    lm = MeditronLM(loaded, answers, config.batch_tokens, label, config.generation.batch_size)
     samples, content = _measure(plan, lm)
     content["model"] = {
         "label": label,
@@ -175,23 +175,53 @@ def _measure(plan: Plan, lm: "MeditronLM") -> tuple[dict[str, list[dict[str, Any
     """Samples by file name, and the sections `tasks` and `perplexity` of the results."""
     from evaluation.asking import ask
     from evaluation.perplexity import measure
-    from evaluation.results import task_entry, to_sample
+    from evaluation.results import to_sample
 
-    config, entries, samples = plan.config, [], {}
     records = ask(lm, plan.asked) if plan.asked else {}
+    samples = {
+        one.key: [to_sample(record, one) for record in records[one.key]]
+        for one in plan.asked
+        if one.key in records
+    }
+    config, seed = plan.config.perplexity, plan.recipe.seed
+    perplexity = measure(lm, plan.held_out, config, seed) if plan.held_out else []
+    _say_what_is_missing(plan, lm, samples)
+    counters = lm.counters
+    answers = {"computed": counters.computed, "from_cache": counters.known, "cut": counters.cut}
+    content = {"tasks": _entries(plan, lm, samples), "perplexity": perplexity, "answers": answers}
+    return {f"samples-{key}.jsonl": own for key, own in samples.items()}, content
+
+
+def _entries(
+    plan: Plan, lm: "MeditronLM", samples: Mapping[str, list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """One entry for each task and protocol, over all seeds."""
+    from evaluation.results import task_entry
+
+    groups: dict[tuple[str, str], list[Asked]] = {}
     for one in plan.asked:
-        own = [to_sample(record, one.metric) for record in records[one.key]]
-        samples[f"samples-{one.key}.jsonl"] = own
-        entries.append(task_entry(one, own, lm.seconds.get(one.key, 0.0), lm.counters.cut_prompts))
-    perplexity = measure(lm, plan.held_out, config.perplexity, plan.recipe.seed) if plan.held_out else []
+        if one.key in samples:
+            groups.setdefault((one.name, one.protocol.name), []).append(one)
+    return [
+        task_entry(
+            [(one, samples[one.key]) for one in group],
+            sum(lm.seconds.get(one.key, 0.0) for one in group),
+            lm.counters.cut_prompts,
+        )
+        for group in groups.values()
+    ]
+
+
+def _say_what_is_missing(plan: Plan, lm: "MeditronLM", samples: Mapping[str, list[dict[str, Any]]]) -> None:
+    if any(one.key not in samples for one in plan.asked):
+        console().print(
+            f"{lm.label}: its tokenizer has no chat template, so the -chat protocols are left out"
+        )
     if lm.counters.cut_prompts:
         console().print(
             f"{lm.label}: {len(lm.counters.cut_prompts):,} prompts are longer than its context of "
             f"{lm.max_length:,} tokens and lost their beginning"
         )
-    counters = lm.counters
-    answers = {"computed": counters.computed, "from_cache": counters.known, "cut": counters.cut}
-    return samples, {"tasks": entries, "perplexity": perplexity, "answers": answers}
 
 
 def _settings(plan: Plan, dtype: str) -> dict[str, Any]:

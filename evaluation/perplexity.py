@@ -139,6 +139,7 @@ def _entry(source: HeldOut, documents: list[list[float]], resamples: int, seed: 
         "perplexity": _perplexity(loss),
         "bits_per_byte": math.fsum(losses) / math.log(2) / sum(len(text.encode()) for text in source.texts),
     }
+    entry["document_losses"] = [[loss, int(size)] for loss, size in documents]
     if interval := ratio_interval(losses, sizes, resamples, seed):
         entry["ci"] = [_perplexity(bound) for bound in interval]
         entry["ci_method"] = "bootstrap over documents, 95%"

@@ -9,31 +9,19 @@ from typing import Any
 import numpy as np
 
 from evaluation.asking import Asked
+from evaluation.extract import vote
 from evaluation.questions import Bad
-from evaluation.statistics import ACCURACY_METHOD, wilson
+from evaluation.statistics import ACCURACY_METHOD, RESAMPLES, diagnostics, ratio_interval, wilson
 from meditron.files import atomic_write
 
 Record = dict[str, Any]
 
 
-def to_sample(record: Mapping[str, Any], metric: str) -> Record:
-    """One question with the model's answer.
-
-    Args:
-        record: lm-eval's record of the question.
-        metric: acc or acc_norm.
-
-    Returns:
-        `logprobs` are the log-likelihoods of the options; `probabilities` are the softmax of what they are
-        compared by, which for acc_norm is the log-likelihood per character. A likelihood that is not finite
-        makes the answer invalid: `prediction` is None.
-    """
+def to_sample(record: Mapping[str, Any], asked: Asked) -> Record:
+    """One question with the model's answer, from lm-eval's record of it."""
     doc = record["doc"]
-    logprobs = [float(logprob) for logprob, _ in record["filtered_resps"]]
-    lengths = [len(option) if metric == "acc_norm" else 1 for option in doc["options"]]
-    scores = np.array(logprobs) / np.array(lengths)
-    valid = bool(np.isfinite(scores).all())
-    prediction = int(scores.argmax()) if valid else None
+    read = _generated if asked.protocol.generates else _compared
+    answer = read(record, doc["options"], asked.metric)
     return {
         "id": doc["id"],
         "subject": doc["subject"],
@@ -41,11 +29,50 @@ def to_sample(record: Mapping[str, Any], metric: str) -> Record:
         "context": doc["context"],
         "options": doc["options"],
         "answer": doc["answer"],
-        "prediction": prediction,
-        "correct": valid and record[metric] == 1.0,
-        "logprobs": logprobs if valid else None,
-        "probabilities": _softmax(scores) if valid else None,
+        "prediction": answer["prediction"],
+        "correct": answer["prediction"] is not None and record[asked.metric] == 1.0,
+        **answer,
         "prompt": record["arguments"][0][0],
+    }
+
+
+def _compared(record: Mapping[str, Any], options: Sequence[str], metric: str) -> Record:
+    """The option of the highest likelihood.
+
+    `logprobs` are the log-likelihoods of the options; `probabilities` are the softmax of what they are
+    compared by, which for acc_norm is the log-likelihood per character. A likelihood that is not finite
+    makes the answer invalid.
+    """
+    logprobs = [float(logprob) for logprob, _ in record["filtered_resps"]]
+    lengths = [len(option) if metric == "acc_norm" else 1 for option in options]
+    scores = np.array(logprobs) / np.array(lengths)
+    if not np.isfinite(scores).all():
+        return {"prediction": None, "logprobs": None, "probabilities": None}
+    return {
+        "prediction": int(scores.argmax()),
+        "logprobs": logprobs,
+        "probabilities": _softmax(scores),
+    }
+
+
+def _generated(record: Mapping[str, Any], options: Sequence[str], metric: str) -> Record:
+    """The option read off the generated text, or that most of several texts chose.
+
+    `outputs` are the texts; of several, `probabilities` are the shares of the valid votes.
+    """
+    answer = record["filtered_resps"][0]
+    outputs = answer if isinstance(answer, list) else [answer]
+    result = vote(outputs, options)
+    if len(outputs) == 1:
+        return {"prediction": result.choice, "outputs": outputs}
+    valid = sum(result.counts.values())
+    shares = [result.counts.get(index, 0) / valid for index in range(len(options))] if valid else None
+    return {
+        "prediction": result.choice,
+        "outputs": outputs,
+        "probabilities": shares,
+        "invalid_votes": result.invalid,
+        "tie": result.tie,
     }
 
 
@@ -54,25 +81,56 @@ def _softmax(scores: "np.ndarray[Any, Any]") -> list[float]:
     return [float(share) for share in exponentials / exponentials.sum()]
 
 
-def task_entry(asked: Asked, samples: Sequence[Record], seconds: float, cut_prompts: set[str]) -> Record:
-    """A line of the results: the accuracy of a task under a protocol, with all that explains it."""
+def task_entry(
+    runs: Sequence[tuple[Asked, Sequence[Record]]], seconds: float, cut_prompts: set[str]
+) -> Record:
+    """A line of the results: the accuracy of a task under a protocol, with all that explains it.
+
+    Args:
+        runs: the task with its samples, once for each seed of its examples.
+        seconds: time that its answers took.
+        cut_prompts: prompts that were longer than the model's context.
+    """
+    asked, samples = runs[0]
     subjects = sorted({sample["subject"] for sample in samples} - {""})
-    return {
+    everything = [sample for _, own in runs for sample in own]
+    entry = {
         "task": asked.name,
         "group": asked.loaded.group,
-        "protocol": asked.protocol,
+        "protocol": asked.protocol.name,
         "protocol_hash": asked.protocol_hash,
         "protocol_text": asked.protocol_text,
         **accuracy(samples),
         "ci_method": ACCURACY_METHOD,
         "chance": math.fsum(1 / len(sample["options"]) for sample in samples) / len(samples),
         "invalid": sum(sample["prediction"] is None for sample in samples),
-        "shots": asked.config.shots,
-        "cut_prompts": sum(sample["prompt"] in cut_prompts for sample in samples),
+        "shots": asked.shots,
+        "cut_prompts": sum(sample["prompt"] in cut_prompts for sample in everything),
         "quarantined": len(asked.loaded.bad),
         "file_sha256": asked.loaded.hashes,
         "subjects": {name: accuracy([s for s in samples if s["subject"] == name]) for name in subjects},
+        **diagnostics(samples),
         "seconds": round(seconds, 3),
+    }
+    if asked.protocol.kind == "vote":
+        entry["ties"] = sum(sample["tie"] for sample in samples)
+    return entry | (_over_seeds(runs) if len(runs) > 1 else {})
+
+
+def _over_seeds(runs: Sequence[tuple[Asked, Sequence[Record]]]) -> Record:
+    """Mean accuracy over the seeds of the examples, with an interval over questions, and its spread."""
+    rights = np.array([[sample["correct"] for sample in samples] for _, samples in runs], np.float64)
+    means = rights.mean(axis=1)
+    interval = ratio_interval(
+        rights.mean(axis=0).tolist(), [1.0] * rights.shape[1], RESAMPLES, runs[0][0].seed
+    )
+    return {
+        "correct": round(float(rights.sum()) / len(runs)),
+        "accuracy": float(means.mean()),
+        "ci": list(interval or (means.min(), means.max())),
+        "ci_method": f"bootstrap 95% over questions, mean of {len(runs)} seeds",
+        "std": float(means.std(ddof=1)),
+        "seeds": {str(asked.seed): accuracy(samples) for asked, samples in runs},
     }
 
 

@@ -1,7 +1,7 @@
 """Our questions as lm-eval tasks: the class that the YAML files in `tasks/` name, and its examples."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 import datasets
 import jinja2
 import lm_eval.utils
+from lm_eval.api.filter import Filter
+from lm_eval.api.registry import register_filter
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
@@ -70,6 +72,15 @@ class SubjectSampler(ContextSampler):  # type: ignore[misc]
         random.Random(f"{self.seed} {subject}").shuffle(pool)
         asked = (self.asked["context"], self.asked["question"])
         return [doc for doc in pool if (doc["context"], doc["question"]) != asked][:n]
+
+
+@register_filter("all_answers")
+class AllAnswers(Filter):  # type: ignore[misc]
+    """Leaves all answers to a question to whoever counts the votes; lm-eval would take the first."""
+
+    def apply(self, resps: Iterable[list[str]], docs: Sequence[Doc]) -> list[list[str]]:
+        """Every answer."""
+        return list(resps)
 
 
 def to_datasets(loaded: Loaded) -> dict[str, datasets.Dataset]:

@@ -1,6 +1,8 @@
 """The model as lm-eval sees it: its own Hugging Face adapter, with the computation replaced."""
 
+import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +11,9 @@ import numpy as np
 from lm_eval.models.huggingface import HFLM
 
 from evaluation.adapter.cache import AnswerCache
+from evaluation.adapter.generate import Prompt, Writer
 from evaluation.adapter.score import Request, RowScorer, Scorer, TreeScorer
+from evaluation.adapter.tree import Ids
 from evaluation.model import LoadedModel
 from evaluation.quiet import quiet
 from meditron.progress import progress
@@ -43,10 +47,16 @@ class MeditronLM(HFLM):  # type: ignore[misc]
         cache: where answers are kept.
         batch_tokens: most tokens of one pass. Default: 512 on a CPU, 8192 on a GPU.
         label: name of the model on the terminal.
+        generation_batch: answers that are generated at the same time.
     """
 
     def __init__(
-        self, loaded: LoadedModel, cache: AnswerCache, batch_tokens: int | None = None, label: str = "model"
+        self,
+        loaded: LoadedModel,
+        cache: AnswerCache,
+        batch_tokens: int | None = None,
+        label: str = "model",
+        generation_batch: int = 8,
     ) -> None:
         with quiet():
             super().__init__(
@@ -56,7 +66,7 @@ class MeditronLM(HFLM):  # type: ignore[misc]
                 batch_size=1,
                 backend="causal",
             )
-        self.loaded, self.label = loaded, label
+        self.loaded, self.label, self.generation_batch = loaded, label, generation_batch
         self.counters = Counters()
         self.seconds: dict[str, float] = {}
         """Task to the time its answers took."""
@@ -132,6 +142,57 @@ class MeditronLM(HFLM):  # type: ignore[misc]
             name = self._names[index]
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds / len(indices)
 
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
+        """The answer to each prompt; a prompt that is asked several times gets as many samples."""
+        seen: Counter[str] = Counter()
+        prompts, keys = [], []
+        for request in requests:
+            context, settings = request.args
+            ids = self._cut_prompt(context, int(settings["max_gen_toks"]))
+            asked = self._answers.key("generate", ids.tobytes(), json.dumps(settings, sort_keys=True))
+            key = self._answers.key(asked, str(seen[asked]))
+            seen[asked] += 1
+            prompts.append(_to_prompt(ids, settings, key))
+            keys.append(key)
+        missing = [index for index, key in enumerate(keys) if self._answers.get(key) is None]
+        self.counters.known += len(keys) - len(missing)
+        self._names = [str(request.task_name) for request in requests]
+        self._write(prompts, {keys[index]: index for index in missing})
+        self._names = []
+        found = [self._answers.get(key) for key in keys]
+        return [value["text"] for value in found if value is not None]
+
+    def _cut_prompt(self, context: str, max_tokens: int) -> Ids:
+        """Tokens of a prompt that leave room for the answer."""
+        ids = self.tok_encode(context)
+        room = max(self.max_length - max_tokens, 1)
+        if len(ids) > room:
+            self.counters.cut += 1
+            self.counters.cut_prompts.add(context)
+        return np.array(ids[-room:], np.int32)
+
+    def _write(self, prompts: Sequence[Prompt], new: Mapping[str, int]) -> None:
+        """Generate the answers at the indices in `new`, and keep each batch as soon as it is there."""
+        if not new:
+            return
+        keys, indices = list(new), list(new.values())
+        writer = Writer(self.loaded.model, self.tok_decode, self._end_ids(), self.generation_batch)
+        with progress(len(new), f"{self.label}: generated answers", "answers") as task:
+            started = time.perf_counter()
+            for finished in writer.write([prompts[index] for index in indices]):
+                self._answers.add((keys[place], {"text": text}) for place, text in finished)
+                self.counters.computed += len(finished)
+                now = time.perf_counter()
+                self._spend(now - started, [indices[place] for place, _ in finished])
+                started = now
+                task.advance(len(finished))
+
+    def _end_ids(self) -> list[int]:
+        """Tokens that end an answer: the tokenizer's, and those of the model's generation configuration."""
+        named = getattr(self.loaded.model.generation_config, "eos_token_id", None)
+        ids = named if isinstance(named, list) else [named]
+        return [int(end) for end in (*ids, self.tokenizer.eos_token_id) if end is not None]
+
     def _scorer(self) -> Scorer:
         plain = self.loaded.model.config.model_type in TREE_MODELS
         kind = TreeScorer if plain else RowScorer
@@ -141,3 +202,15 @@ class MeditronLM(HFLM):  # type: ignore[misc]
 def _sizes(request: Request) -> bytes:
     """What tells apart prompts and answers of the same tokens, and carries the last token."""
     return np.array([len(request.targets), int(request.targets[-1])], np.int64).tobytes()
+
+
+def _to_prompt(ids: Ids, settings: Mapping[str, Any], key: str) -> Prompt:
+    """What lm-eval's generation settings mean here; the key makes the seed of a sample."""
+    samples = bool(settings.get("do_sample"))
+    return Prompt(
+        ids=ids,
+        max_tokens=int(settings["max_gen_toks"]),
+        stops=tuple(settings.get("until") or ()),
+        temperature=float(settings["temperature"]) if samples else None,
+        seed=int(key[:15], 16),
+    )

@@ -5,13 +5,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from evaluation.adapter.score import TreeScorer
 from evaluation.main import main
 from launch.stages import BY_NAME
 from meditron import cli
-from meditron.config import EvaluateConfig, PerplexityConfig, Recipe, TaskConfig, resolve
+from meditron.config import (
+    EvaluateConfig,
+    GenerationConfig,
+    PerplexityConfig,
+    Recipe,
+    TaskConfig,
+    resolve,
+)
 from meditron.config.loading import dump_recipe
 from meditron.errors import ConfigError, InputError, ManifestError, QuarantineError
 from meditron.manifest import MANIFEST, read_manifest
@@ -122,7 +130,8 @@ def test_a_killed_evaluation_goes_on(recipe: Recipe, monkeypatch: pytest.MonkeyP
     resumed = results(recipe)
     assert resumed["answers"]["from_cache"] > 0
     for old, new in zip(straight["tasks"], resumed["tasks"], strict=True):
-        assert old | {"seconds": 0} == new | {"seconds": 0}
+        for key in ("task", "protocol", "protocol_hash", "correct", "ci", "subjects", "position"):
+            assert old[key] == new[key]
     for old, new in zip(straight["perplexity"], resumed["perplexity"], strict=True):
         assert old["loss"] == pytest.approx(new["loss"])
 
@@ -160,6 +169,59 @@ def test_prompts_longer_than_the_context_are_counted(
     assert "lost their beginning" in " ".join(capsys.readouterr().err.split())
     entries = {(e["task"], e["protocol"]): e for e in results(recipe)["tasks"]}
     assert entries["mmlu", "letter"]["cut_prompts"] == 6
+
+
+def test_generated_answers_and_votes(recipe: Recipe) -> None:
+    recipe.evaluate.protocols = ["generate", "cot", "vote"]
+    recipe.evaluate.generation = GenerationConfig(max_tokens=6, reasoning_tokens=8, samples=3)
+    main(recipe)
+    entries = {(e["task"], e["protocol"]): e for e in results(recipe)["tasks"]}
+    assert len(entries) == 9
+    assert entries["mmlu", "generate"]["shots"] == 2
+    assert entries["mmlu", "cot"]["shots"] == 0
+    assert "ties" in entries["mmlu", "vote"]
+    assert len({entry["protocol_hash"] for entry in entries.values()}) == 9
+    for (task, protocol), entry in entries.items():
+        own = samples(recipe, f"{task}-{protocol}")
+        assert entry["invalid"] == sum(one["prediction"] is None for one in own)
+        assert entry["correct"] == sum(one["correct"] for one in own)
+        assert {len(one["outputs"]) for one in own} == {3 if protocol == "vote" else 1}
+
+
+def test_several_seeds_of_examples(recipe: Recipe) -> None:
+    recipe.evaluate.tasks["mmlu"].seeds = [1234, 432, 32]
+    recipe.evaluate.protocols = ["letter"]
+    main(recipe)
+    entry = next(e for e in results(recipe)["tasks"] if e["task"] == "mmlu")
+    assert list(entry["seeds"]) == ["1234", "432", "32"]
+    accuracies = [own["accuracy"] for own in entry["seeds"].values()]
+    assert entry["accuracy"] == pytest.approx(sum(accuracies) / 3)
+    assert entry["std"] == pytest.approx(float(np.std(accuracies, ddof=1)))
+    assert entry["n"] == 6
+    prompts = [samples(recipe, f"mmlu-letter{suffix}")[0]["prompt"] for suffix in ("", "-seed432", "-seed32")]
+    assert len(set(prompts)) > 1
+
+
+def test_the_chat_template(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    chat = make_model(tmp_path / "chat", max_position_embeddings=512)
+    make_tokenizer(chat, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], template)
+    recipe.evaluate.models["chat"] = str(chat)
+    recipe.evaluate.protocols = ["letter", "letter-chat"]
+    main(recipe)
+    said = capsys.readouterr()
+    assert "base: its tokenizer has no chat template" in " ".join(said.err.split())
+    assert "not measured" in " ".join(said.out.split())
+    assert {e["protocol"] for e in results(recipe)["tasks"]} == {"letter"}
+    assert {e["protocol"] for e in results(recipe, "chat")["tasks"]} == {"letter", "letter-chat"}
+    folder = Path(str(recipe.evaluate.output)) / "chat"
+    prompt = json.loads((folder / "samples-mmlu-letter-chat.jsonl").read_text().splitlines()[0])["prompt"]
+    assert prompt.startswith("<|im_start|>system\nThe following are examination questions")
+    assert prompt.count("<|im_start|>user") == 3
+    assert prompt.endswith("The answer is:<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_models_side_by_side(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,6 +311,7 @@ def test_settings_that_are_refused(settings: dict[str, Any], message: str) -> No
         ({"format": "medqua"}, r"evaluate\.tasks\.format: 'medqua' is unknown; did you mean 'medqa'"),
         ({"path": ""}, r"evaluate\.tasks\.path: '' must name"),
         ({"limit": 0}, r"evaluate\.tasks\.limit: 0"),
+        ({"seeds": [1, 2]}, r"evaluate\.tasks\.seeds: \[1, 2\] needs evaluate\.tasks\.shots"),
         ({"shots": 3}, r"evaluate\.tasks\.shots: 3 needs evaluate\.tasks\.shots_path"),
         ({"first_answer": 2}, r"evaluate\.tasks\.first_answer: 2 must be 0 or 1"),
     ],

@@ -1,11 +1,21 @@
 """Intervals against their formulas and against known coverage."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from evaluation.statistics import ratio_interval, wilson
+from evaluation.statistics import (
+    by_length,
+    calibration,
+    diagnostics,
+    mcnemar,
+    paired_difference,
+    position_shares,
+    ratio_interval,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 10), (15, 60), (10, 10), (1, 1), (700, 1272)])
@@ -53,3 +63,62 @@ def test_resampling_depends_on_the_seed_alone_and_not_on_one_item() -> None:
     sums, sizes = [1.0, 5.0, 2.0], [1.0, 2.0, 3.0]
     assert ratio_interval(sums, sizes, 100, seed=7) == ratio_interval(sums, sizes, 100, seed=7)
     assert ratio_interval([1.0], [2.0], 100, seed=7) is None
+
+
+def sample(answer: int, prediction: int | None, length: int = 10, confidence: float = 0.6) -> dict[str, Any]:
+    rest = (1 - confidence) / 3
+    return {
+        "question": "q" * length,
+        "context": "",
+        "options": ["a", "b", "c", "d"],
+        "answer": answer,
+        "prediction": prediction,
+        "correct": prediction == answer,
+        "probabilities": [confidence, rest, rest, rest],
+    }
+
+
+def test_mcnemar_is_that_of_the_textbook() -> None:
+    # 8 gained and 2 lost: P(X <= 2) + P(X >= 8) of a fair coin thrown ten times
+    first = [True] * 2 + [False] * 8 + [True] * 30
+    second = [False] * 2 + [True] * 8 + [True] * 30
+    assert mcnemar(first, second) == pytest.approx(2 * (1 + 10 + 45) / 1024)
+    assert mcnemar(first, first) == 1.0
+
+
+def test_a_paired_difference_is_narrower_than_two_intervals() -> None:
+    generator = np.random.default_rng(5)
+    first = generator.random(400) < 0.5
+    second = first | (generator.random(400) < 0.1)
+    interval = paired_difference(first.tolist(), second.tolist(), 4000, seed=1)
+    assert interval is not None
+    difference = float(second.mean() - first.mean())
+    assert interval[0] < difference < interval[1]
+    own = wilson(int(first.sum()), 400)
+    assert interval[1] - interval[0] < own[1] - own[0]
+    assert interval[0] > 0
+
+
+def test_calibration() -> None:
+    # 0.9 sure and right in 9 of 10; 0.55 sure and right in 1 of 10
+    found = calibration([0.9] * 10 + [0.55] * 10, [True] * 9 + [False] + [True] + [False] * 9)
+    assert found["ece"] == pytest.approx(0.5 * 0.0 + 0.5 * 0.45)
+    assert [(one["from"], one["n"]) for one in found["bins"]] == [(0.5, 10), (0.9, 10)]
+    assert calibration([1.0], [True]) == {
+        "ece": 0.0,
+        "bins": [{"from": 0.9, "n": 1, "confidence": 1.0, "accuracy": 1.0}],
+    }
+
+
+def test_position_and_length() -> None:
+    samples = [sample(n % 4, 0, length=n) for n in range(8)] + [sample(1, None, length=9)]
+    assert position_shares(samples)["chosen"] == [1.0, 0.0, 0.0, 0.0]
+    assert position_shares(samples)["right"] == pytest.approx([2 / 9, 3 / 9, 2 / 9, 2 / 9])
+    groups = by_length(samples)
+    assert [group["characters"] for group in groups] == [[0, 2], [3, 5], [6, 9]]
+    assert [group["correct"] for group in groups] == [1, 1, 0]
+    assert by_length(samples[:2]) == []
+    assert diagnostics(samples)["calibration"]["ece"] == pytest.approx(abs(0.6 - 2 / 9))
+    for one in samples:
+        one["probabilities"] = None
+    assert "calibration" not in diagnostics(samples)

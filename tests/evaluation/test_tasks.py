@@ -11,14 +11,15 @@ from lm_eval.tasks import TaskManager
 
 from evaluation.asking import TASKS, Asked, build
 from evaluation.questions import load_questions
-from meditron.config import TaskConfig
-from meditron.config.evaluation import FORMATS, PROTOCOLS
+from meditron.config import EvaluateConfig, TaskConfig
+from meditron.config.evaluation import FORMATS, KINDS
 from tests.evaluation.conftest import medqa_record, write_lines, write_mmlu, write_pubmedqa
 
 
 def ask(root: Path, protocol: str, seed: int = 1234, **settings: object) -> Asked:
     config = TaskConfig(**settings)  # type: ignore[arg-type]
-    (asked,) = build({"it": (config, load_questions(config, root))}, [protocol], seed)
+    evaluate = EvaluateConfig(protocols=[protocol])
+    (asked,) = build({"it": (config, load_questions(config, root))}, evaluate, seed)
     return asked
 
 
@@ -30,8 +31,8 @@ def prompts(asked: Asked) -> list[str]:
 
 def test_there_is_a_task_for_every_form_and_protocol() -> None:
     known = TaskManager(include_path=str(TASKS), include_defaults=False).all_tasks
-    assert {f"meditron_{form}_{protocol}" for form in FORMATS for protocol in PROTOCOLS} <= set(known)
-    assert {f"meditron_mmlu_medical_{n}_{protocol}" for n in (6, 9) for protocol in PROTOCOLS} <= set(known)
+    assert {f"meditron_{form}_{protocol}" for form in FORMATS for protocol in KINDS} <= set(known)
+    assert {f"meditron_mmlu_medical_{n}_{protocol}" for n in (6, 9) for protocol in KINDS} <= set(known)
 
 
 def test_the_letter_prompt(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_the_protocol_hash_follows_what_is_asked(tmp_path: Path) -> None:
         ask(tmp_path, "letter", **settings, instruction="Be careful."),
     ]
     assert len({first.protocol_hash, *(other.protocol_hash for other in others)}) == 4
-    assert others[1].protocol_text == "options shown, likelihood of each option's letter, 1 solved examples"
+    assert others[1].protocol_text == "options shown, likelihood of each option's letter, 1 solved example"
 
 
 def write_questions(folder: Path) -> dict[str, object]:

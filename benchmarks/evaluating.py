@@ -1,0 +1,127 @@
+"""The adapter of `meditron evaluate` against lm-eval's own `--model hf`: same requests and answers.
+
+Usage: python benchmarks/evaluating.py MODEL DATA [QUESTIONS]
+    MODEL      Hugging Face folder of a Llama
+    DATA       folder with `medqa/` and `mmlu/` (the files of `docs/evaluating.md`)
+    QUESTIONS  questions of each task (default 24)
+
+Each round gives both the same requests in turns. lm-eval's batch size is the fastest of those in HF_BATCHES,
+found before the rounds; processor seconds are given beside wall time, because a shared machine stretches the
+latter.
+"""
+
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from evaluation.adapter.cache import AnswerCache
+from evaluation.adapter.lm import MeditronLM
+from evaluation.asking import build
+from evaluation.model import LoadedModel, load_model
+from evaluation.questions import load_questions
+from evaluation.quiet import quiet
+from meditron.config import EvaluateConfig, TaskConfig
+
+ROUNDS = 3
+HF_BATCHES = (1, 8)
+SUBJECTS = ["anatomy", "college_biology", "professional_medicine"]
+
+
+def tasks(questions: int) -> dict[str, tuple[TaskConfig, list[str]]]:
+    each = max(questions // len(SUBJECTS), 1)
+    mmlu = TaskConfig(format="mmlu", path="mmlu", subjects=SUBJECTS, shots=5, limit=each)
+    path = "medqa/us_dev_and_train_subset/medqa_full_dev.json"
+    medqa = TaskConfig(format="medqa", path=path, limit=questions)
+    return {
+        "MMLU, 5 examples, letter": (mmlu, ["letter"]),
+        "MedQA, no examples, letter": (medqa, ["letter"]),
+        "MedQA, no examples, letter and answer": (medqa, ["letter", "answer"]),
+    }
+
+
+def requests_of(config: TaskConfig, protocols: list[str], data: Path) -> tuple[list[Any], int]:
+    loaded = load_questions(config, data)
+    asked = build({"it": (config, loaded)}, EvaluateConfig(protocols=protocols), seed=1234)
+    with quiet():
+        for one in asked:
+            one.task.build_all_requests()
+    return [request for one in asked for request in one.task.instances], len(loaded.questions)
+
+
+def ours(loaded: LoadedModel, requests: list[Any]) -> tuple[list[float], float, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        lm = MeditronLM(loaded, AnswerCache(Path(folder) / "answers-0.jsonl", "benchmark"))
+        return timed(lambda: lm.loglikelihood(requests))
+
+
+def reference(loaded: LoadedModel, batch: int, requests: list[Any]) -> tuple[list[float], float, float]:
+    with quiet():
+        lm = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch)
+        return timed(lambda: lm.loglikelihood(requests, disable_tqdm=True))
+
+
+def timed(work: Any) -> tuple[list[float], float, float]:
+    wall, processor = time.perf_counter(), time.process_time()
+    answers = work()
+    return [value for value, _ in answers], time.perf_counter() - wall, time.process_time() - processor
+
+
+def choices(requests: list[Any], values: list[float]) -> list[int]:
+    """Index of the likeliest option of each question."""
+    groups: dict[tuple[str, int], list[float]] = {}
+    for request, value in zip(requests, values, strict=True):
+        groups.setdefault((request.task_name, request.doc_id), []).append(value)
+    return [int(np.argmax(group)) for group in groups.values()]
+
+
+def measure(loaded: LoadedModel, requests: list[Any], questions: int) -> dict[str, Any]:
+    few = requests[: len(requests) // 3]
+    batch = min(HF_BATCHES, key=lambda size: reference(loaded, size, few)[2])
+    rounds = []
+    for _ in range(ROUNDS):
+        theirs, mine = reference(loaded, batch, requests), ours(loaded, requests)
+        difference = float(np.abs(np.array(theirs[0]) - np.array(mine[0])).max())
+        assert choices(requests, theirs[0]) == choices(requests, mine[0]), "another option is the likeliest"
+        assert difference < 1e-4, difference
+        rounds.append((theirs, mine, difference))
+    return {
+        "questions": questions,
+        "answers": len(requests),
+        "lm-eval batch size": batch,
+        "largest difference of a log-probability": max(difference for *_, difference in rounds),
+        "wall seconds": [[round(one[1], 2) for one in pair[:2]] for pair in rounds],
+        "processor seconds": [[round(one[2], 2) for one in pair[:2]] for pair in rounds],
+        "ratio of wall time, median": round(statistics.median(a[1] / b[1] for a, b, _ in rounds), 2),
+        "ratio of processor time, median": round(statistics.median(a[2] / b[2] for a, b, _ in rounds), 2),
+    }
+
+
+def main() -> None:
+    model, data = Path(sys.argv[1]), Path(sys.argv[2])
+    questions = int(sys.argv[3]) if len(sys.argv) > 3 else 24
+    loaded = load_model("benchmark", model, "", EvaluateConfig(dtype="float32"))
+    report = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": loaded.model.device.type,
+        **{name: version(name) for name in ("torch", "transformers", "lm-eval")},
+    }
+    for name, (config, protocols) in tasks(questions).items():
+        requests, count = requests_of(config, protocols, data)
+        report[name] = measure(loaded, requests, count)
+        print(json.dumps({name: report[name]}, indent=1), flush=True)
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
