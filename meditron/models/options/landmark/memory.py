@@ -1,0 +1,345 @@
+"""Random access to the blocks of an input of any length (arXiv 2305.16300, section 3.2 and appendix G).
+
+The input is read in chunks. Keys and values of finished blocks are kept, keys before their rotation, for
+their positions are chosen when they are read. A query scores the landmarks of all kept blocks, reads the
+`top_k` best, and attends to them and to its own chunk by landmark attention. Positions are stingy: whatever
+the length, all lie within the trained window.
+
+Shapes: B rows, H query heads, G key/value heads, Q queries of a row, N kept blocks, M retrieved blocks,
+C blocks of the chunk, P slots of a block, D head width, W positions of the window.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .attention import landmark_weights
+
+_FIRST_CAPACITY = 64
+
+
+@dataclass(kw_only=True)
+class LayerBlocks:
+    """What one layer keeps."""
+
+    keys_BGNPD: Tensor
+    """Keys of finished blocks before rotation, in a pool with room for more."""
+    values_BGNPD: Tensor
+    """Their values."""
+    landmarks_BGND: Tensor
+    """Keys of their landmarks, rotated to the first block's last slot; always on the model's device."""
+    tail_keys_BGPD: Tensor
+    """Keys of the unfinished block."""
+    tail_values_BGPD: Tensor
+    """Its values."""
+
+
+@dataclass(kw_only=True)
+class _Chunk:
+    """The new slots of a pass, the same for all layers."""
+
+    counts_B: Tensor
+    """New slots of each row."""
+    local_BQ: Tensor
+    """Place of each query, counted from the start of its unfinished block."""
+    first_B: Tensor
+    """Position of that start."""
+    cos_WD: Tensor
+    sin_WD: Tensor
+    counts: list[int] = field(default_factory=list)
+
+
+class LandmarkMemory:
+    """The cache of a model for `generate` and for long inputs; rows may differ in length.
+
+    Args:
+        rotary: the model's rotary embedding.
+        block_size: regular tokens of a block.
+        top_k: blocks that are retrieved.
+        retrieval: `head_token`, `head` or `token`.
+        offload: keep keys and values of finished blocks in main memory.
+        capacity: blocks that the pools have room for from the start; they double when they are full.
+    """
+
+    is_compileable = False
+
+    def __init__(
+        self, rotary: Any, block_size: int, top_k: int, retrieval: str, offload: bool = False,  # noqa: ANN401
+        capacity: int = _FIRST_CAPACITY,
+    ) -> None:  # fmt: skip
+        self.rotary, self.block, self.top_k = rotary, block_size + 1, top_k
+        self.retrieval, self.offload, self.capacity = retrieval, offload, capacity
+        self.layers: list[LayerBlocks] = []
+        self.blocks: list[int] = []
+        """Finished blocks of each row."""
+        self.tails: list[int] = []
+        """Slots of each row's unfinished block."""
+        self.tokens = 0
+        """Tokens read, padding included, as `generate` counts."""
+        self.read_bytes = 0
+        """Bytes of keys, values and landmarks that queries read in the last pass."""
+        self._chunk: _Chunk | None = None
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Regular tokens read so far."""
+        return self.tokens
+
+    def get_max_cache_shape(self, layer_idx: int = 0) -> int:
+        """No limit, in the words of transformers."""
+        return -1
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Rows become those of `beam_idx`."""
+        for layer in self.layers:
+            for name in LayerBlocks.__dataclass_fields__:
+                kept = getattr(layer, name)
+                setattr(layer, name, kept.index_select(0, beam_idx.to(kept.device)))
+        order = beam_idx.tolist()
+        self.blocks = [self.blocks[row] for row in order]
+        self.tails = [self.tails[row] for row in order]
+
+    def begin(self, counts_B: Tensor, like: Tensor) -> None:
+        """Start a pass over new slots.
+
+        Args:
+            counts_B: new slots of each row.
+            like: any tensor of the model's device and format.
+        """
+        counts = counts_B.tolist()
+        if not self.blocks:
+            self.blocks, self.tails = [0] * len(counts), [0] * len(counts)
+        device, block = like.device, self.block
+        tails_B = torch.tensor(self.tails, device=device)
+        blocks_B = torch.tensor(self.blocks, device=device)
+        self._blocks_B = blocks_B
+        local_BQ = tails_B[:, None] + torch.arange(max(counts), device=device)
+        first_B = blocks_B.clamp(max=self.top_k + 1) * block
+        last = int(local_BQ.max()) // block + 1 + min(max(self.blocks), self.top_k + 1)
+        positions = torch.arange(max(last, self.top_k + 2) * block, device=device)[None]
+        cos, sin = self.rotary(like, positions)
+        self._chunk = _Chunk(
+            counts_B=counts_B, local_BQ=local_BQ, first_B=first_B, cos_WD=cos[0], sin_WD=sin[0], counts=counts
+        )
+        self.read_bytes = 0
+
+    def end(self) -> None:
+        """All layers have seen the pass: count what they kept."""
+        assert self._chunk is not None
+        for row, count in enumerate(self._chunk.counts):
+            finished, self.tails[row] = divmod(self.tails[row] + count, self.block)
+            self.blocks[row] += finished
+        self._chunk = None
+
+    def attend(self, number: int, q_BHQD: Tensor, k_BGQD: Tensor, v_BGQD: Tensor, scale: float) -> Tensor:
+        """Attention of layer `number` for the new slots, which it keeps: [B, H, Q, D].
+
+        Queries and keys come without their positions.
+        """
+        chunk = self._chunk
+        assert chunk is not None, "begin() comes first"
+        layer = self._layer(number, k_BGQD)
+        keys, values = self._local(layer, k_BGQD, v_BGQD, chunk)
+        q_BHQD = self._rotate(q_BHQD, (chunk.first_B[:, None] + chunk.local_BQ)[:, None])
+        places = chunk.first_B[:, None] + torch.arange(keys.shape[2], device=keys.device)
+        scores, earlier, allowed = self._local_scores(q_BHQD, self._rotate(keys, places[:, None]), chunk, scale)
+        found = self._retrieve(layer, q_BHQD, scale) if max(self.blocks) else None
+        if found is not None:
+            scores = torch.cat([found.scores, scores], -2)
+            earlier = torch.cat([torch.ones_like(found.valid), earlier.expand(*found.valid.shape[:-1], -1)], -1)
+            seen = found.valid[..., None].expand(*found.valid.shape, self.block - 1)
+            allowed = torch.cat([seen, allowed.expand(*seen.shape[:-2], *allowed.shape[-2:])], -2)
+        weights, _ = landmark_weights(scores, earlier, allowed)
+        retrieved = weights.shape[-2] - keys.shape[2] // self.block
+        out = self._weigh_local(weights[..., retrieved:, :], values)
+        if found is not None:
+            out = out + _read(weights[..., :retrieved, :], found.values[..., :-1, :])
+        self._keep(layer, keys, values, chunk)
+        return out
+
+    # -- the chunk itself
+
+    def _layer(self, number: int, like_BGQD: Tensor) -> LayerBlocks:
+        if number == len(self.layers):
+            batch, groups, _, width = like_BGQD.shape
+            tail = like_BGQD.new_zeros(batch, groups, self.block, width)
+            shape = (batch, groups, self.capacity, self.block, width)
+            self.layers.append(
+                LayerBlocks(
+                    keys_BGNPD=self._pool(like_BGQD, shape),
+                    values_BGNPD=self._pool(like_BGQD, shape),
+                    landmarks_BGND=like_BGQD.new_zeros(batch, groups, self.capacity, width),
+                    tail_keys_BGPD=tail,
+                    tail_values_BGPD=tail.clone(),
+                )
+            )
+        return self.layers[number]
+
+    def _pool(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        device = torch.device("cpu") if self.offload else like.device
+        pinned = self.offload and like.is_cuda
+        return torch.zeros(shape, dtype=like.dtype, device=device, pin_memory=pinned)
+
+    def _local(
+        self, layer: LayerBlocks, k_BGQD: Tensor, v_BGQD: Tensor, chunk: _Chunk
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values from the start of each row's unfinished block, in whole blocks."""
+        slots = -(-(max(self.tails) + k_BGQD.shape[2]) // self.block) * self.block
+        place = chunk.local_BQ[:, None, :, None].expand_as(k_BGQD)
+
+        def joined(tail_BGPD: Tensor, new_BGQD: Tensor) -> Tensor:
+            return F.pad(tail_BGPD, (0, 0, 0, slots - self.block)).scatter(2, place, new_BGQD)
+
+        return joined(layer.tail_keys_BGPD, k_BGQD), joined(layer.tail_values_BGPD, v_BGQD)
+
+    def _local_scores(
+        self, q_BHQD: Tensor, k_BGKD: Tensor, chunk: _Chunk, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores [B, H, Q, C, P], earlier blocks [B, 1, Q, C], visible regular tokens [B, 1, Q, C, L]."""
+        heads, groups = q_BHQD.shape[1], k_BGKD.shape[1]
+        grouped = q_BHQD.unflatten(1, (groups, -1))
+        scores = (grouped @ k_BGKD[:, :, None].transpose(-1, -2)).flatten(1, 2).float() * scale
+        assert scores.shape[1] == heads
+        queries = chunk.local_BQ[:, None, :, None]
+        slots = torch.arange(k_BGKD.shape[2], device=k_BGKD.device).view(-1, self.block)
+        self.read_bytes += 2 * k_BGKD.numel() * k_BGKD.element_size()
+        earlier = slots[:, 0] // self.block < queries // self.block
+        return scores.unflatten(-1, (-1, self.block)), earlier, slots[:, :-1] <= queries[..., None]
+
+    def _weigh_local(self, weights_BHQCL: Tensor, v_BGKD: Tensor) -> Tensor:
+        values = v_BGKD.unflatten(2, (-1, self.block))[:, :, :, :-1].flatten(2, 3)
+        weights = weights_BHQCL.flatten(-2).to(values.dtype).unflatten(1, (v_BGKD.shape[1], -1))
+        return (weights @ values[:, :, None]).flatten(1, 2)
+
+    def _keep(self, layer: LayerBlocks, keys_BGKD: Tensor, values_BGKD: Tensor, chunk: _Chunk) -> None:
+        """Finished blocks go to the pools, what is left over is the unfinished block."""
+        last = [(tail + new) // self.block for tail, new in zip(self.tails, chunk.counts, strict=True)]
+        self._grow(layer, max(old + new for old, new in zip(self.blocks, last, strict=True)))
+        keys, values = (F.pad(x, (0, 0, 0, self.block)).unflatten(2, (-1, self.block)) for x in (keys_BGKD, values_BGKD))
+        for row, finished in enumerate(last):
+            kept = slice(self.blocks[row], self.blocks[row] + finished)
+            if finished:
+                layer.keys_BGNPD[row, :, kept] = keys[row, :, :finished].to(layer.keys_BGNPD.device)
+                layer.values_BGNPD[row, :, kept] = values[row, :, :finished].to(layer.keys_BGNPD.device)
+                place = torch.tensor(self.block - 1, device=keys.device)
+                layer.landmarks_BGND[row, :, kept] = self._rotate(keys[row, :, :finished, -1], place)
+            layer.tail_keys_BGPD[row] = keys[row, :, finished]
+            layer.tail_values_BGPD[row] = values[row, :, finished]
+
+    def _grow(self, layer: LayerBlocks, blocks: int) -> None:
+        """Double full pools, so that all copying together is linear in the input."""
+        old = layer.landmarks_BGND.shape[2]
+        if blocks <= old:
+            return
+        self.capacity = max(2 * old, blocks)
+        for name in ("keys_BGNPD", "values_BGNPD", "landmarks_BGND"):
+            kept = getattr(layer, name)
+            shape = (*kept.shape[:2], self.capacity, *kept.shape[3:])
+            larger = kept.new_zeros(shape) if name == "landmarks_BGND" else self._pool(layer.landmarks_BGND, shape)
+            larger[:, :, :old] = kept
+            setattr(layer, name, larger)
+
+    # -- the kept blocks
+
+    def _retrieve(self, layer: LayerBlocks, q_BHQD: Tensor, scale: float) -> "_Found":
+        """The best blocks of each query, in their order, with their scores.
+
+        The blocks of the `top_k` most recent keep their distances; all older ones stand to the left of
+        them, with one empty slot between, so that old and recent are told apart.
+        """
+        assert self._chunk is not None
+        blocks_B, count = self._blocks_B, min(self.top_k, max(self.blocks))
+        ranking = self._rank(layer, q_BHQD, scale)
+        chosen = ranking.topk(count, -1).indices.sort(-1).values
+        # A row with fewer blocks than others ranks those that it lacks last, which sorting puts at the end.
+        limit = blocks_B[:, None, None, None]
+        valid_BHXM = chosen < limit
+        recent = (chosen >= limit - count) & (limit > self.top_k)
+        slot = torch.arange(count, device=chosen.device) + recent
+        keys_BHXMPD = _gather(layer.keys_BGNPD, chosen, q_BHQD)
+        values_BHXMPD = _gather(layer.values_BGNPD, chosen, q_BHQD)
+        self.read_bytes += 2 * keys_BHXMPD.numel() * keys_BHXMPD.element_size()
+        places = slot[..., None] * self.block + torch.arange(self.block, device=slot.device)
+        keys_BHXMPD = self._rotate(keys_BHXMPD, places)
+        if keys_BHXMPD.shape[2] == 1:
+            flat = keys_BHXMPD[:, :, 0].flatten(2, 3)
+            scores = q_BHQD @ flat.transpose(-1, -2)
+        else:
+            scores = (keys_BHXMPD.flatten(3, 4) @ q_BHQD[..., None])[..., 0]
+        scores = scores.float().mul(scale).unflatten(-1, (count, self.block))
+        return _Found(scores, valid_BHXM.expand(scores.shape[:-1]), values_BHXMPD)
+
+    def _rank(self, layer: LayerBlocks, q_BHQD: Tensor, scale: float) -> Tensor:
+        """How good each kept block is: [B, H or 1, Q or 1, N]."""
+        assert self._chunk is not None
+        blocks_B, count = self._blocks_B, max(self.blocks)
+        landmarks = layer.landmarks_BGND[:, :, :count]
+        self.read_bytes += landmarks.numel() * landmarks.element_size()
+        grouped = q_BHQD.unflatten(1, (landmarks.shape[1], -1))
+        scores = (grouped @ landmarks[:, :, None].transpose(-1, -2)).flatten(1, 2).float()
+        scores = self._with_recent(scores, landmarks, grouped).mul_(scale)
+        absent = torch.arange(count, device=scores.device) >= blocks_B[:, None, None, None]
+        scores = scores.masked_fill(absent, -torch.inf)
+        if self.retrieval == "head_token":
+            return scores
+        shares = torch.where(absent, -1.0, scores.softmax(-1))
+        if self.retrieval == "token":
+            return shares.amax(1, keepdim=True)
+        width = torch.arange(shares.shape[2], device=shares.device)
+        padding = width >= self._chunk.counts_B[:, None]
+        return shares.masked_fill(padding[:, None, :, None], -1.0).amax(2, keepdim=True)
+
+    def _with_recent(self, scores: Tensor, landmarks_BGND: Tensor, grouped: Tensor) -> Tensor:
+        """Scores with the landmarks of the most recent blocks in their own positions.
+
+        Kept landmarks are rotated as if in the first block; turning one on by whole blocks is one more
+        rotation. All older ones stay in the first block.
+        """
+        blocks_B = self._blocks_B
+        count = min(self.top_k, landmarks_BGND.shape[2])
+        recent_BM = (blocks_B[:, None] - count + torch.arange(count, device=scores.device)).clamp(min=0)
+        skipped = (blocks_B > self.top_k).long()[:, None]
+        older_B1 = (blocks_B - self.top_k).clamp(min=0)[:, None]
+        slot_BM = recent_BM - older_B1 + skipped
+        index = recent_BM[:, None, :, None].expand(-1, landmarks_BGND.shape[1], -1, landmarks_BGND.shape[3])
+        turned = self._rotate(landmarks_BGND.gather(2, index), slot_BM[:, None] * self.block)
+        new = (grouped @ turned[:, :, None].transpose(-1, -2)).flatten(1, 2).float()
+        place = recent_BM[:, None, None].expand_as(new)
+        return scores.scatter(-1, place, new)
+
+    def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Rotary embedding in Llama's layout: [..., D] at positions that broadcast to [...]."""
+        assert self._chunk is not None
+        cos, sin = self._chunk.cos_WD[positions], self._chunk.sin_WD[positions]
+        half = x.shape[-1] // 2
+        turned = torch.cat([-x[..., half:], x[..., :half]], -1)
+        return x * cos + turned * sin
+
+
+@dataclass
+class _Found:
+    scores: Tensor
+    """[B, H, Q, M, P]."""
+    valid: Tensor
+    """Which of them exist: bool [B, H, Q, M]."""
+    values: Tensor
+    """[B, H, Q or 1, M, P, D]."""
+
+
+def _gather(pool_BGNPD: Tensor, chosen: Tensor, like_BHQD: Tensor) -> Tensor:
+    """Blocks `chosen` ([B, H or 1, X, M]) of each query head's group: [B, H, X, M, P, D]."""
+    batch, heads = like_BHQD.shape[:2]
+    device, groups = pool_BGNPD.device, pool_BGNPD.shape[1]
+    rows = torch.arange(batch, device=device)[:, None, None, None]
+    group = torch.arange(heads, device=device)[None, :, None, None] // (heads // groups)
+    return pool_BGNPD[rows, group, chosen.to(device)].to(like_BHQD.device)
+
+
+def _read(weights_BHQML: Tensor, values_BHXMLD: Tensor) -> Tensor:
+    """Weighted sum of retrieved values: [B, H, Q, D]."""
+    weights, values = weights_BHQML.flatten(-2).to(values_BHXMLD.dtype), values_BHXMLD.flatten(3, 4)
+    if values.shape[2] == 1:
+        return weights @ values[:, :, 0]
+    return (weights[..., None, :] @ values)[..., 0, :]

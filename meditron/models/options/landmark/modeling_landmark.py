@@ -1,0 +1,183 @@
+"""Llama with landmark attention for transformers. Exported folders carry this file and those it imports.
+
+Callers see regular tokens only: landmarks are put in on the way in and taken out on the way out, so that
+losses, perplexities, `generate` and evaluation work as for any other model. The landmark is never a
+target, has no loss, and the token before it predicts the next regular one. Inputs beyond the trained
+window, and generation, go through the memory of blocks (`memory.py`).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb
+
+from .attention import landmark_attention
+from .memory import LandmarkMemory
+from .slots import Slots, lay_out
+
+
+class LandmarkLlamaConfig(LlamaConfig):  # type: ignore[misc]
+    """`LlamaConfig` with the settings of landmark attention; see the option's own configuration."""
+
+    model_type = "landmark_llama"
+
+    landmark_block_size: int = 63
+    landmark_window: int = 512
+    landmark_top_k: int = 4
+    landmark_retrieval: str = "head_token"
+    landmark_offload: bool = False
+    landmark_max_context: int = 32768
+    landmark_token_id: int | None = None
+    landmark_dense: bool = False
+    """Attend to the whole of any input at once, as in training; to measure what retrieval adds."""
+
+
+class LandmarkLlamaAttention(LlamaAttention):  # type: ignore[misc]
+    """`LlamaAttention` over slots: the whole sequence, or new slots with a memory of blocks."""
+
+    block_size: int
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        attention_mask: Tensor | None = None,
+        past_key_values: LandmarkMemory | None = None,
+        **_: Any,  # noqa: ANN401 - what transformers passes along
+    ) -> tuple[Tensor, None]:
+        """hidden_states [B, T, hidden] to the same shape."""
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        q, k, v = (
+            projection(hidden_states).view(shape).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if past_key_values is None:
+            q, k = apply_rotary_pos_emb(q, k, *position_embeddings)
+            out = landmark_attention(q, k, v, self.block_size, self.scaling)
+        else:
+            out = past_key_values.attend(self.layer_idx, q, k, v, self.scaling)
+        return self.o_proj(out.transpose(1, 2).flatten(2)), None
+
+
+def exchange_attention(layer: nn.Module, block_size: int) -> None:
+    """Make a `LlamaDecoderLayer` attend over slots; its weights stay."""
+    attention: Any = layer.self_attn
+    attention.__class__ = LandmarkLlamaAttention
+    attention.block_size = block_size
+
+
+class LandmarkLlamaModel(LlamaModel):  # type: ignore[misc]
+    """`LlamaModel` that takes and returns regular tokens and works on slots."""
+
+    config_class = LandmarkLlamaConfig
+
+    def __init__(self, config: LandmarkLlamaConfig) -> None:
+        super().__init__(config)
+        for layer in self.layers:
+            exchange_attention(layer, config.landmark_block_size)
+
+    def new_memory(self) -> LandmarkMemory:
+        """An empty memory with the configuration's settings."""
+        config = self.config
+        return LandmarkMemory(
+            self.rotary_emb,
+            config.landmark_block_size,
+            config.landmark_top_k,
+            config.landmark_retrieval,
+            config.landmark_offload,
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: LandmarkMemory | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **_: Any,  # noqa: ANN401 - what transformers passes along
+    ) -> BaseModelOutputWithPast:
+        """Hidden states of regular tokens, [B, S, hidden].
+
+        Args:
+            input_ids: regular tokens [B, S], padded on either side.
+            attention_mask: 0 where a token is padding, [B, S] or with the tokens read before.
+            position_ids: without effect; positions follow from the slots.
+            past_key_values: what was read before.
+            inputs_embeds: not supported, for landmarks are put in among tokens.
+            use_cache: keep what is read.
+        """
+        if input_ids is None or inputs_embeds is not None:
+            raise ValueError("LandmarkLlama: takes input_ids, not inputs_embeds; give token ids")
+        config, memory = self.config, past_key_values
+        if memory is None and use_cache and not self.training and not config.landmark_dense:
+            memory = self.new_memory()
+        mask_BS = None if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
+        tails = memory.tails if memory is not None and memory.tails else [0] * len(input_ids)
+        tail_B = torch.tensor(tails, device=input_ids.device)
+        size = config.landmark_block_size
+        slots = lay_out(input_ids, mask_BS, tail_B, size, config.landmark_token_id)
+        fits = slots.ids_BT.shape[1] <= config.landmark_window or self.training or config.landmark_dense
+        if memory is None and fits:
+            hidden = self._pass(slots.ids_BT, None)
+        else:
+            hidden = self._read(slots, self.new_memory() if memory is None else memory)
+        if memory is not None:
+            memory.tokens += input_ids.shape[1]
+        place = slots.slot_of_BS[..., None].expand(-1, -1, hidden.shape[-1])
+        return BaseModelOutputWithPast(last_hidden_state=hidden.gather(1, place), past_key_values=memory)
+
+    def _read(self, slots: Slots, memory: LandmarkMemory) -> Tensor:
+        """All slots in chunks, each of which fits the trained window with what it retrieves."""
+        config, outputs, start = self.config, [], 0
+        room = config.landmark_window - (memory.top_k + 1) * memory.block
+        while start < slots.ids_BT.shape[1]:
+            stop = start + room - max(memory.tails, default=0)
+            ids_BT = slots.ids_BT[:, start:stop]
+            memory.begin((slots.counts_B - start).clamp(0, ids_BT.shape[1]), self.embed_tokens.weight)
+            outputs.append(self._pass(ids_BT, memory))
+            memory.end()
+            start = stop
+        return torch.cat(outputs, 1)
+
+    def _pass(self, ids_BT: Tensor, memory: LandmarkMemory | None) -> Tensor:
+        hidden = self.embed_tokens(ids_BT)
+        places = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
+        rotary = None if memory is not None else self.rotary_emb(hidden, position_ids=places)
+        for layer in self.layers:
+            hidden = layer(hidden, position_embeddings=rotary, past_key_values=memory)
+        normed: Tensor = self.norm(hidden)
+        return normed
+
+
+class LandmarkLlamaForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
+    """`LlamaForCausalLM` over `LandmarkLlamaModel`; the landmark's logit is the least there is."""
+
+    config_class = LandmarkLlamaConfig
+
+    def __init__(self, config: LandmarkLlamaConfig) -> None:
+        super().__init__(config)
+        self.model = LandmarkLlamaModel(config)
+        self.post_init()
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *arguments: Any  # noqa: ANN401
+    ) -> None:
+        """`generate` gets a memory; the landmark, which the model puts in itself, is never sampled."""
+        if self.config.landmark_dense:
+            generation_config.use_cache = False
+        elif model_kwargs.get("past_key_values") is None:
+            model_kwargs["past_key_values"] = self.model.new_memory()
+
+
+def register() -> None:
+    """Make the Auto classes know both, and let `save_pretrained` write these files beside the weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    AutoConfig.register("landmark_llama", LandmarkLlamaConfig, exist_ok=True)
+    AutoModelForCausalLM.register(LandmarkLlamaConfig, LandmarkLlamaForCausalLM, exist_ok=True)
+    LandmarkLlamaConfig.register_for_auto_class()
+    LandmarkLlamaForCausalLM.register_for_auto_class("AutoModelForCausalLM")

@@ -1,0 +1,96 @@
+"""The tiled attention against the literal loops: weights, gradients, formats, and inputs that hurt."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from meditron.models.options.landmark.attention import landmark_attention, landmark_weights
+from tests.meditron.models.options.landmark.oracle import oracle_attention
+
+
+def make(seed: int, heads: int, groups: int, slots: int, width: int = 4, scale: float = 1.0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(2, n, slots, width) for n in (heads, groups, groups)]
+    tensors = [torch.randn(shape, generator=generator) for shape in shapes]
+    return [(x * scale).requires_grad_() if n < 2 else x.requires_grad_() for n, x in enumerate(tensors)]
+
+
+def with_gradients(function, tensors: list[Tensor], *settings) -> list[Tensor]:
+    out = function(*tensors, *settings)
+    weight = torch.linspace(-1, 1, out.numel()).view_as(out)
+    return [out, *torch.autograd.grad((out * weight).sum(), tensors)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    block_size=st.integers(1, 5),
+    slots=st.integers(1, 17),
+    groups=st.integers(1, 2),
+    ratio=st.integers(1, 3),
+    tile=st.integers(1, 20),
+)
+def test_it_equals_the_loops(
+    seed: int, block_size: int, slots: int, groups: int, ratio: int, tile: int
+) -> None:
+    tensors = make(seed, groups * ratio, groups, slots)
+    expected = with_gradients(oracle_attention, tensors, block_size, 0.5)
+    found = with_gradients(landmark_attention, tensors, block_size, 0.5, tile)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_the_gradient_is_that_of_the_function() -> None:
+    tensors = [x.detach().double().requires_grad_() for x in make(0, 2, 1, 9, width=2)]
+    # The softmax is in fp32, so steps are larger and the comparison coarser than gradcheck's default.
+    assert torch.autograd.gradcheck(
+        lambda q, k, v: landmark_attention(q, k, v, 2, 0.7, 3), tensors, eps=1e-2, atol=2e-3, rtol=2e-2
+    )
+
+
+def test_large_scores_stay_finite() -> None:
+    tensors = make(1, 2, 2, 24, scale=100.0)
+    for tensor in with_gradients(landmark_attention, tensors, 5, 1.0):
+        assert torch.isfinite(tensor).all()
+
+
+def test_bfloat16_is_near_and_keeps_its_format() -> None:
+    tensors = [x.detach().bfloat16() for x in make(2, 4, 2, 30, width=16)]
+    found = landmark_attention(*tensors, 5, 0.25)
+    assert found.dtype == torch.bfloat16
+    expected = landmark_attention(*[x.float() for x in tensors], 5, 0.25)
+    torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.03)
+
+
+def test_values_and_own_landmark_are_not_read() -> None:
+    q, k, v = (x.detach() for x in make(3, 1, 1, 12))
+    before = landmark_attention(q, k, v, 3, 1.0)
+    v[:, :, 3::4] = 1e6
+    k[:, :, 11] = 7.0  # the landmark of the last block gates nothing before a later block asks
+    torch.testing.assert_close(landmark_attention(q, k, v, 3, 1.0), before)
+
+
+def test_weights_sum_to_one() -> None:
+    scores = torch.randn(3, 4, 5)
+    earlier = torch.tensor([True, True, True, False])
+    weights, inner = landmark_weights(scores, earlier, torch.ones(4, 4, dtype=torch.bool))
+    torch.testing.assert_close(weights.sum((-1, -2)), torch.ones(3))
+    torch.testing.assert_close(inner.sum(-1), torch.ones(3, 4))
+
+
+@pytest.mark.parametrize("slots", [256, 1024])
+def test_memory_grows_with_the_length_and_not_with_its_square(slots: int) -> None:
+    """What autograd keeps for the gradient: queries, keys and values."""
+    tensors = make(4, 1, 1, slots)
+    kept = 0
+
+    def count(x: Tensor) -> Tensor:
+        nonlocal kept
+        kept += x.numel()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+        landmark_attention(*tensors, 7, 1.0)
+    assert kept == 3 * 2 * slots * 4
