@@ -18,6 +18,7 @@ from meditron.runs import RunFolder
 if TYPE_CHECKING:
     from meditron.models.architecture import Architecture
     from meditron.models.safetensors_folder import WeightSource
+    from pretrain.engines import Engine
     from pretrain.trainer import Trainer
 
 SHAPING = (
@@ -69,20 +70,23 @@ def main(recipe: Recipe) -> int:
 
 def _join_and_run(recipe: Recipe, run: RunFolder) -> int:
     architecture = _check(recipe)
-    from meditron.models.megatron.parallel import join_processes, leave_processes
+    from meditron.models.megatron.parallel import join_group, leave_processes, set_up_megatron
 
     config = recipe.pretrain
     is_main = os.environ.get("RANK", "0") == "0"
     layout = config.parallel
-    join_processes(
-        layout.tensor_model_parallel_size,
-        layout.pipeline_model_parallel_size,
-        recipe.seed,
-        config.timeout_minutes,
-        layout.virtual_pipeline_model_parallel_size,
-    )
+    join_group(config.timeout_minutes)
+    if config.engine == "megatron":
+        set_up_megatron(
+            layout.tensor_model_parallel_size,
+            layout.pipeline_model_parallel_size,
+            recipe.seed,
+            config.timeout_minutes,
+            layout.virtual_pipeline_model_parallel_size,
+        )
     try:
-        code = _run(recipe, run, architecture)
+        with run.sole_writer(is_main):
+            code = _run(recipe, run, architecture)
     except MeditronError as error:
         if is_main and run.info():
             run.mark("failed", error=str(error))
@@ -97,11 +101,13 @@ def _check(recipe: Recipe) -> "Architecture":
     Raises:
         ConfigError: model, tokenizer and layout do not go together.
     """
-    from meditron.models.architecture import find_architecture
+    from meditron.models.architecture import find_architecture, with_options
     from meditron.models.megatron.llama import check_layout
+    from meditron.models.options import parse_options
 
     config = recipe.pretrain
     architecture = find_architecture(str(recipe.model.base))
+    architecture = with_options(architecture, parse_options(recipe.model.options))
     layout = config.parallel
     check_layout(
         architecture,
@@ -174,6 +180,7 @@ def _identity(recipe: Recipe, is_main: bool) -> dict[str, Any]:
     has_manifest = (base / MANIFEST).is_file()
     model = read_manifest(base, kind="model").hash if has_manifest else str(recipe.model.base)
     shaping = {name: settings[name] for name in SHAPING} | {"seed": recipe.seed}
+    shaping |= {"options": recipe.model.options} if recipe.model.options else {}
     for name in ADDED:
         _leave_out_unset(shaping, settings, name.split("."))
     return {"config": json.loads(json.dumps(shaping)), "inputs": {"shards": shards.hash, "model": model}}
@@ -193,11 +200,10 @@ def _build(
     recipe: Recipe, run: RunFolder, architecture: "Architecture", identity: dict[str, Any]
 ) -> "Trainer":
     from pretrain.data import TrainingData, ValidationData, open_shard, shares
-    from pretrain.engines.megatron import MegatronEngine
     from pretrain.trainer import Trainer
 
     config = recipe.pretrain
-    engine = MegatronEngine(architecture, config, recipe.model.vocab_padding_multiple)
+    engine = _engine(recipe, architecture)
     engine.build(_weights(recipe, architecture))
     shards = Path(str(config.shards))
     sources = _table(config)["sources"]
@@ -222,9 +228,24 @@ def _build(
     )
 
 
+def _engine(recipe: Recipe, architecture: "Architecture") -> "Engine":
+    if recipe.pretrain.engine == "deepspeed":
+        from pretrain.engines.deepspeed import DeepSpeedEngine
+
+        return DeepSpeedEngine(architecture, recipe.pretrain)
+    from pretrain.engines.megatron import MegatronEngine
+
+    return MegatronEngine(architecture, recipe.pretrain, recipe.model.vocab_padding_multiple)
+
+
 def _weights(recipe: Recipe, architecture: "Architecture") -> "WeightSource":
-    """The base folder's weights; fresh ones for a preset."""
+    """The base folder's weights, fresh ones for a preset; and what the options of the recipe add."""
+    from meditron.models.architecture import find_architecture
     from meditron.models.safetensors_folder import FolderWeights, RandomWeights
 
     base = Path(str(recipe.model.base))
-    return FolderWeights(base) if base.is_dir() else RandomWeights(architecture, recipe.seed)
+    plain = find_architecture(str(base))
+    weights: WeightSource = FolderWeights(base) if base.is_dir() else RandomWeights(plain, recipe.seed)
+    for option in architecture.options[len(plain.options) :]:
+        weights = option.weights(weights, plain)
+    return weights

@@ -41,6 +41,8 @@ class Saver:
     """`extra` of every manifest."""
     log: Log
     """Called as `log("checkpoint", path=..., seconds=..., stall=...)` when one is whole."""
+    check_writer: Callable[[], None] = lambda: None
+    """Called before a checkpoint is put in its place; raises where another start owns the folder."""
     stall: float = 0.0
     """Seconds that training waited for saving since this was last set to 0."""
     _pending: "_Pending | None" = field(default=None, init=False)
@@ -116,6 +118,7 @@ class Saver:
                     **self.identity,
                 )
                 fsync_tree(pending.aside)
+                self.check_writer()
                 _replace(pending.aside, pending.path)
             checkpoints.prune(self.folder, self.config.keep, self.config.keep_every)
         return time.perf_counter() - pending.began

@@ -22,7 +22,7 @@ from meditron.progress import Task
 from meditron.runs import RunFolder
 from meditron.stopping import StopRequest
 from pretrain import metrics
-from pretrain.data import Batch, Tokens, TrainingData, ValidationData, labels_of
+from pretrain.data import IGNORE, Batch, Tokens, TrainingData, ValidationData, labels_of
 from pretrain.engines import Engine
 from pretrain.saving import Saver
 from pretrain.schedule import learning_rate
@@ -79,6 +79,7 @@ class Trainer:
             identity=self.identity,
             extra={"architecture": self.architecture.to_hf(), "precision": self.config.precision},
             log=self.log,
+            check_writer=self.run.check_writer,
         )
 
     @property
@@ -146,7 +147,8 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
         engine.data_parallel_rank,
         config.parallel.data_parallel_size,
     )
-    tensors = _tensors(batch, config.reset_attention_mask)
+    inputs, labels, documents = _tensors(batch, config.reset_attention_mask)
+    tensors = (*trainer.architecture.insert(inputs, labels, IGNORE), documents)
     clock.lap("data")
     loss = engine.forward_backward(*tensors)
     clock.lap("forward_backward")
@@ -231,7 +233,8 @@ def validate(trainer: Trainer) -> None:
             config.micro_batch_size, trainer.engine.data_parallel_rank, config.parallel.data_parallel_size
         )
         documents = _tensor(windows.documents) if config.reset_attention_mask else None
-        total, tokens = trainer.engine.eval_step(_tensor(windows.inputs), _tensor(windows.labels), documents)
+        pair = trainer.architecture.insert(_tensor(windows.inputs), _tensor(windows.labels), IGNORE)
+        total, tokens = trainer.engine.eval_step(*pair, documents)
         loss = total / tokens
         perplexity = math.exp(min(loss, 700.0))
         trainer.log("validation", source=source, loss=loss, perplexity=perplexity, tokens=tokens)

@@ -26,7 +26,8 @@ class ParallelConfig:
     """Also cut the activations between the tensor-parallel matrices along the sequence; saves memory
     where `tensor_model_parallel_size` is above 1."""
     distributed_optimizer: bool = True
-    """Share out the optimizer's states over the data-parallel processes (ZeRO stage 1)."""
+    """Share out the optimizer's states over the data-parallel processes (ZeRO stage 1). Of the engine
+    `megatron`; for the other see `pretrain.deepspeed.zero_stage`."""
 
     def __post_init__(self) -> None:
         for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size"):
@@ -49,6 +50,31 @@ class ParallelConfig:
     def world_size(self) -> int:
         """Number of processes."""
         return self.tensor_model_parallel_size * self.pipeline_model_parallel_size * self.data_parallel_size
+
+
+@dataclass(kw_only=True)
+class DeepSpeedConfig:
+    """The engine `deepspeed`: what ZeRO shares out over the data-parallel processes, and where it is kept."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """0: nothing is shared out; 1: the optimizer's states; 2: gradients as well; 3: weights as well."""
+    offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
+    """Keep the optimizer's states in main memory (stages 1 to 3) or on `nvme_path` (stage 3)."""
+    offload_parameters: Literal["none", "cpu", "nvme"] = "none"
+    """Keep weights in main memory or on `nvme_path` (stage 3) while they are not used."""
+    nvme_path: str | None = None
+    """Folder on a local disk for what is offloaded to `nvme`."""
+
+    def __post_init__(self) -> None:
+        where, what = "pretrain.deepspeed", (self.offload_optimizer, self.offload_parameters)
+        needed = {"none": 0, "cpu": 1, "nvme": 3}[self.offload_optimizer]
+        rule = f"needs zero_stage {needed} or more"
+        fits = self.zero_stage >= needed
+        require(fits, f"{where}.offload_optimizer", self.offload_optimizer, rule)
+        fits = self.offload_parameters == "none" or self.zero_stage == 3
+        require(fits, f"{where}.offload_parameters", self.offload_parameters, "needs zero_stage 3")
+        named = ("nvme" in what) == (self.nvme_path is not None)
+        require(named, f"{where}.nvme_path", self.nvme_path, "must be given where something goes to nvme")
 
 
 @dataclass(kw_only=True)
@@ -158,8 +184,9 @@ class PretrainConfig:
     """Shards folder. Default: what `tokenize` writes."""
     run_dir: str | None = None
     """Run folder. Default: `<work_dir>/pretrain`."""
-    engine: Literal["megatron"] = "megatron"
-    """Training engine."""
+    engine: Literal["megatron", "deepspeed"] = "megatron"
+    """Training engine: megatron-core, or the Hugging Face model under DeepSpeed's ZeRO (needs the extra
+    `deepspeed`), which knows data parallelism only."""
     weights: dict[str, float] = field(default_factory=dict)
     """Source to its share of the samples; normalised to sum to 1. A source that is not named is left
     out. Default: every source in proportion to its tokens."""
@@ -181,6 +208,8 @@ class PretrainConfig:
     is not predicted from the one before it. Positions need no reset, rotary embeddings see distances only."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     """How the work is cut over processes."""
+    deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
+    """ZeRO, where `engine` is `deepspeed`."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW and its schedule."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -204,6 +233,7 @@ class PretrainConfig:
             self.optimizer.warmup_steps,
             f"is more than pretrain.train_steps ({self.train_steps})",
         )
+        self._check_engine()
         schedule = self.optimizer.schedule_steps
         rule = f"is less than pretrain.train_steps ({self.train_steps})"
         fits = schedule is None or schedule >= self.train_steps
@@ -229,6 +259,18 @@ class PretrainConfig:
             f"makes {self.num_microbatches} micro-batches; virtual pipeline stages need a multiple of "
             f"pipeline_model_parallel_size ({stages})",
         )
+
+    def _check_engine(self) -> None:
+        is_megatron = self.engine == "megatron"
+        if is_megatron:
+            unused = self.deepspeed == DeepSpeedConfig()
+            require(unused, "pretrain.deepspeed", self.deepspeed, "is set, but pretrain.engine is megatron")
+            return
+        layout, rule = self.parallel, "needs pretrain.engine megatron"
+        for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size"):
+            size = getattr(layout, name)
+            require(size == 1, f"pretrain.parallel.{name}", size, rule)
+        require(self.recompute != "selective", "pretrain.recompute", self.recompute, rule)
 
     @property
     def num_microbatches(self) -> int:

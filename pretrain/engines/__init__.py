@@ -59,8 +59,11 @@ class Engine(Protocol):
         """
         ...
 
-    def update(self, loss: float, lr: float) -> StepResult:
-        """Apply the gradients at a learning rate, unless loss or norm is not finite on any process."""
+    def update(self, loss: float, lr: float, *, apply: bool = True) -> StepResult:
+        """Apply the gradients at a learning rate, unless loss or norm is not finite on any process.
+
+        Without `apply` they are dropped.
+        """
         ...
 
     def eval_step(

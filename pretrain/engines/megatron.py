@@ -1,6 +1,7 @@
 """The Megatron-core engine: tensor, pipeline and data parallelism with the distributed optimizer."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -144,12 +145,13 @@ class MegatronEngine:
         return total / max(tokens, 1)
 
     @torch.no_grad()
-    def update(self, loss: float, lr: float) -> StepResult:
+    def update(self, loss: float, lr: float, *, apply: bool = True) -> StepResult:
         """Apply the gradients at a learning rate, unless loss or norm is not finite on any process."""
         optimizer = self._optimizer
         optimizer.prepare_grads()
         norm = float(optimizer.get_grad_norm())
-        bad = torch.tensor(0.0 if math.isfinite(norm) and math.isfinite(loss) else 1.0, device=self.device)
+        good = apply and math.isfinite(norm) and math.isfinite(loss)
+        bad = torch.tensor(0.0 if good else 1.0, device=self.device)
         dist.all_reduce(bad)
         if bad > 0:
             return StepResult(loss=loss, grad_norm=norm, applied=False)
@@ -236,13 +238,22 @@ class _Explained:
             self._writing.finish()
 
 
+_FULL_BELOW = 64 << 20
+"""Free bytes under which a save that failed is put down to the disk."""
+
+
 @contextmanager
 def _saving_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the library wraps what its writers raise in types of its own
-        if "No space left" in str(error) or "quota" in str(error).lower():
-            raise DiskFullError(f"{folder.parent}: the disk is full; free space and run again") from error
+        free = shutil.disk_usage(folder).free
+        # A full disk reaches us as a broken zip file of torch's writer, without its errno.
+        if free < _FULL_BELOW or "quota" in str(error).lower():
+            raise DiskFullError(
+                f"{folder.parent}: the disk is full ({free / 2**20:.1f} MiB free) or the quota is used up; "
+                "free some space and start the same command again, finished checkpoints are kept"
+            ) from error
         raise CheckpointError(f"{folder.parent}: cannot save a checkpoint ({error})") from error
 
 

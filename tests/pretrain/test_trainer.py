@@ -130,11 +130,11 @@ def test_a_killed_run_goes_on_bitwise(
     class KilledError(Exception):
         pass
 
-    def killed(self: MegatronEngine, loss: float, lr: float) -> Any:
+    def killed(self: MegatronEngine, loss: float, lr: float, **how: bool) -> Any:
         calls.append(lr)
         if len(calls) == 11:
             raise KilledError
-        return update(self, loss, lr)
+        return update(self, loss, lr, **how)
 
     calls: list[float] = []
     update = MegatronEngine.update

@@ -11,14 +11,8 @@ import torch.distributed as dist
 from meditron.models.megatron.cpu import quiet_import, redirect_cuda_to_cpu
 
 
-def join_processes(
-    tensor_model_parallel_size: int,
-    pipeline_model_parallel_size: int,
-    seed: int,
-    timeout_minutes: float,
-    virtual_pipeline_model_parallel_size: int | None = None,
-) -> None:
-    """Join the processes that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe, and cut them up.
+def join_group(timeout_minutes: float) -> None:
+    """Join the processes that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe.
 
     NCCL where there is a GPU, gloo elsewhere. Without RANK this process is alone.
     """
@@ -33,6 +27,16 @@ def join_processes(
         dist.init_process_group(
             backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1, timeout=timeout
         )
+
+
+def set_up_megatron(
+    tensor_model_parallel_size: int,
+    pipeline_model_parallel_size: int,
+    seed: int,
+    timeout_minutes: float,
+    virtual_pipeline_model_parallel_size: int | None = None,
+) -> None:
+    """Cut the joined processes up into Megatron's groups."""
     redirect_cuda_to_cpu()
     with quiet_import():
         from megatron.core import parallel_state, tensor_parallel
@@ -47,7 +51,7 @@ def join_processes(
 
 
 def leave_processes() -> None:
-    """Undo `join_processes`."""
+    """Undo `join_group` and `set_up_megatron`."""
     from megatron.core import parallel_state
 
     parallel_state.destroy_model_parallel()
@@ -58,7 +62,8 @@ def leave_processes() -> None:
 def alone(seed: int = 0) -> Iterator[None]:
     """A group of this one process, for conversion and comparison."""
     hidden = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE") if name in os.environ}
-    join_processes(1, 1, seed, 30)
+    join_group(30)
+    set_up_megatron(1, 1, seed, 30)
     try:
         yield
     finally:
