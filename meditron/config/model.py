@@ -1,7 +1,7 @@
 """Configuration of the model, its options, and its export."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(kw_only=True)
@@ -23,6 +23,14 @@ class ModelConfig:
     vocab_padding_multiple: int = 128
     """Rows of the embedding are padded to a multiple of this times `tensor_model_parallel_size`, for
     speed on GPUs; the padding never gets probability and is not exported."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Option to its settings, such as `landmark: {block_size: 63}`; see `meditron/models/options/`.
+    Default: none, a plain Llama."""
+
+    def __post_init__(self) -> None:
+        from meditron.models.options.base import parse_options, settings_of
+
+        self.options = settings_of(parse_options(self.options))
 
 
 @dataclass(kw_only=True)

@@ -50,8 +50,10 @@ class Recipe:
 def resolve(recipe: Recipe) -> Recipe:
     """Fill every path that was left out; each stage then finds what the one before it wrote.
 
-    Changes `recipe` in place and returns it.
+    Changes `recipe` in place and returns it. Raises ConfigError where a model option contradicts a stage.
     """
+    from meditron.models.options import parse_options
+
     work = Path(recipe.work_dir)
 
     def fill(section: object, **paths: str) -> None:
@@ -70,6 +72,8 @@ def resolve(recipe: Recipe) -> Recipe:
     fill(recipe.evaluate.perplexity, corpus=recipe.curate.output or "")
     recipe.evaluate.models = recipe.evaluate.models or _models(recipe)
     fill(recipe.report, output=str(work / "report.html"))
+    for option in parse_options(recipe.model.options):
+        option.check_recipe(recipe)
     return recipe
 
 

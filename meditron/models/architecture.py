@@ -3,10 +3,14 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meditron.config.check import suggest
 from meditron.errors import ConfigError, InputError
+from meditron.models.options import ModelOption, options_from_hf
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,8 @@ class Architecture:
     """Standard deviation of a fresh model's weights."""
     token_ids: dict[str, Any] = field(default_factory=dict)
     """`bos_token_id`, `eos_token_id`, `pad_token_id` as the config has them."""
+    options: tuple[ModelOption, ...] = ()
+    """Options that make it more than a plain Llama; see `meditron.models.options`."""
 
     def __post_init__(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:
@@ -76,7 +82,8 @@ class Architecture:
         return replace(self, vocab_size=vocab_size)
 
     def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
-        """`config.json` of the `LlamaForCausalLM` of this shape, with weights in `dtype`."""
+        """`config.json` of the model of this shape, with weights in `dtype`; without options it is a
+        `LlamaForCausalLM`."""
         rope: dict[str, Any] = {"rope_type": "default", **(self.rope_scaling or {})}
         rope["rope_theta"] = self.rope_theta
         return {
@@ -103,7 +110,14 @@ class Architecture:
             "use_cache": True,
             "dtype": dtype,
             **self.token_ids,
+            **{key: value for option in self.options for key, value in option.hf_config().items()},
         }
+
+    def insert(self, inputs: "Tensor", labels: "Tensor", ignore: int) -> "tuple[Tensor, Tensor]":
+        """Tokens [M, B, S] and labels as the model's options take them; `ignore` is a label without loss."""
+        for option in self.options:
+            inputs, labels = option.insert(inputs, labels, ignore)
+        return inputs, labels
 
 
 _REFUSED = {"attention_bias": "biases in attention", "mlp_bias": "biases in the MLP"}
@@ -115,7 +129,8 @@ def from_hf(config: dict[str, Any], where: str) -> Architecture:
 
     Raises InputError, naming `where`, when the model is no plain Llama.
     """
-    if config.get("model_type") != "llama":
+    options = options_from_hf(config)
+    if config.get("model_type") != "llama" and not options:
         raise InputError(f"{where}: model_type {config.get('model_type')!r} is no Llama; choose a Llama base")
     for key, what in _REFUSED.items():
         if config.get(key):
@@ -138,6 +153,7 @@ def from_hf(config: dict[str, Any], where: str) -> Architecture:
             tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
             initializer_range=config.get("initializer_range", 0.02),
             token_ids={key: config[key] for key in _TOKEN_IDS if config.get(key) is not None},
+            options=options,
         )
     except KeyError as error:
         raise InputError(f"{where}: {error.args[0]} is missing; it is no Llama config.json") from None
@@ -220,3 +236,17 @@ def find_architecture(base: str) -> Architecture:
         f"model.base: {base!r} is neither a folder nor a preset{suggest(base, PRESETS)}; "
         f"presets: {', '.join(PRESETS)}"
     )
+
+
+def with_options(architecture: Architecture, options: tuple[ModelOption, ...]) -> Architecture:
+    """The model that is to be trained: the base model with the options of the recipe.
+
+    Raises:
+        ConfigError: the base model has options already.
+    """
+    if options and architecture.options:
+        names = ", ".join(option.name for option in architecture.options)
+        raise ConfigError(f"model.options: model.base has the options {names} already; leave them out")
+    for option in options:
+        architecture = option.extend(architecture)
+    return architecture

@@ -107,19 +107,29 @@ def _write(
 
     from meditron.models.gguf import generation_config
     from meditron.models.megatron.stored import StoredWeights
+    from meditron.models.parity import check_parity
     from meditron.models.safetensors_folder import write_weights
+    from meditron.models.zero_stored import MomentsAndWeights, is_zero_checkpoint
     from meditron.tokenizers import load_tokenizer
 
-    stored = StoredWeights(checkpoint)
     number_format = getattr(torch, dtype)
-    tensors = _tensors(stored, architecture, number_format)
+    stored = None if is_zero_checkpoint(checkpoint) else StoredWeights(checkpoint)
+    if stored is None:
+        tensors = MomentsAndWeights(checkpoint).weights(number_format)
+    else:
+        tensors = _tensors(stored, architecture, number_format)
     write_weights(folder, tensors, recipe.export.max_shard_bytes)
     atomic_write_json(folder / "config.json", architecture.to_hf(dtype))
     load_tokenizer(Path(str(recipe.pretrain.shards)) / "tokenizer").save(folder)
+    for option in architecture.options:
+        option.save_code(folder)
+        option.save_tokens(folder)
     known = Path(recipe.model.base) / "generation_config.json"
     generation = known.read_text() if known.is_file() else generation_config(architecture.token_ids)
     atomic_write_text(folder / "generation_config.json", generation)
-    return _parity(folder, stored, number_format) if recipe.model.parity_check else None
+    if not recipe.model.parity_check:
+        return None
+    return check_parity(folder) if stored is None else _parity(folder, stored, number_format)
 
 
 def _tensors(

@@ -24,9 +24,10 @@ ParameterReader = Callable[[str, torch.Size], Tensor]
 
 
 def probe_tokens(architecture: Architecture) -> Tensor:
-    """Random token ids, [2, 64], the same each time."""
+    """Random token ids, the same each time: [2, 64], longer where an option shows only in longer ones."""
     generator = torch.Generator().manual_seed(0)
-    length = min(SEQUENCE_LENGTH, architecture.max_position_embeddings)
+    length = max((option.probe_length for option in architecture.options), default=0)
+    length = min(max(length, SEQUENCE_LENGTH), architecture.max_position_embeddings)
     return torch.randint(architecture.vocab_size, (2, length), generator=generator)
 
 
@@ -44,6 +45,8 @@ def huggingface_logits(folder: str | Path, tokens: Tensor) -> Tensor:
     positions = torch.arange(tokens.shape[1])[None]
     rotary = LlamaRotaryEmbedding(config)(hidden, positions)
     layer = LlamaDecoderLayer(config, 0).float().eval()
+    for option in architecture.options:
+        option.adapt_hf_layer(layer)
     for number in range(architecture.num_hidden_layers):
         layer.load_state_dict(_layer_state(layer.state_dict(), number, weights))
         out = layer(hidden, attention_mask=None, position_ids=positions, position_embeddings=rotary)

@@ -5,12 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from meditron.errors import CheckpointError
 
 STATE = "state.json"
+
+
+def is_zero_checkpoint(folder: Path) -> bool:
+    """Whether the DeepSpeed engine wrote a checkpoint, and not Megatron."""
+    return (folder / STATE).is_file()
 
 
 class MomentsAndWeights:
@@ -27,16 +33,18 @@ class MomentsAndWeights:
         self.folder = folder
         try:
             self.step = float(json.loads((folder / STATE).read_text())["adam_step"])
-            files = [safe_open(path, framework="pt") for path in sorted(folder.glob("state-*.safetensors"))]
+            files: list[Any] = [
+                safe_open(path, framework="pt") for path in sorted(folder.glob("state-*.safetensors"))
+            ]
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise CheckpointError(f"{folder}: cannot be read ({error}); choose another") from None
-        self._where: dict[str, Any] = {key: file for file in files for key in file.keys()}  # noqa: SIM118
+        self._where = {key: file for file in files for key in file.keys()}  # noqa: SIM118
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and tensor of each weight, in fp32."""
+    def weights(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        """Name and tensor of each weight."""
         for key in self._where:
             if key.startswith("param/"):
-                yield key.removeprefix("param/"), self.read(key)
+                yield key.removeprefix("param/"), self.read(key).to(dtype)
 
     def read(self, key: str) -> Tensor:
         """One whole tensor.

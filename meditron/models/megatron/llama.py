@@ -1,4 +1,4 @@
-"""A plain Llama as a Megatron-core `GPTModel`, on CPU and GPU, under tensor and pipeline parallelism.
+"""A Llama as a Megatron-core `GPTModel`, on CPU and GPU, under tensor and pipeline parallelism.
 
 Shapes: s sequence, b batch, h hidden, n heads of this rank, g key/value heads of this rank, d head width,
 v vocabulary of this rank.
@@ -232,7 +232,7 @@ def _build_chunk(
         architecture,
         config=config,
         transformer_layer_spec=TransformerBlockSubmodules(
-            layer_specs=[_layer_spec()] * layers, layer_norm=RMSNorm
+            layer_specs=[_layer_spec(architecture)] * layers, layer_norm=RMSNorm
         ),
         vocab_size=rows,
         max_sequence_length=length,
@@ -288,7 +288,7 @@ def _transformer_config(a: Architecture, **settings: Any) -> TransformerConfig: 
     )
 
 
-def _layer_spec() -> ModuleSpec:
+def _layer_spec(architecture: Architecture) -> ModuleSpec:
     attention = ModuleSpec(
         module=SelfAttention,
         params={"attn_mask_type": AttnMaskType.causal},
@@ -303,7 +303,7 @@ def _layer_spec() -> ModuleSpec:
     mlp = ModuleSpec(
         module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
     )
-    return ModuleSpec(
+    spec = ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
             input_layernorm=RMSNorm,
@@ -314,6 +314,9 @@ def _layer_spec() -> ModuleSpec:
             mlp_bda=get_bias_dropout_add,
         ),
     )
+    for option in architecture.options:
+        spec = option.adapt_layer_spec(spec)
+    return spec
 
 
 for _message in (

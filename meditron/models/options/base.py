@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args, get_type_hints
+
+import yaml
 
 from meditron.config.check import suggest
 from meditron.errors import ConfigError
@@ -53,8 +55,8 @@ class ModelOption:
     def save_code(self, folder: Path) -> None:
         """Write the modelling files that `auto_map` names, for machines without this package."""
 
-    def save_tokens(self, folder: Path, base_vocab_size: int) -> None:
-        """Add the option's tokens to the tokenizer in `folder`; the first id is `base_vocab_size`."""
+    def save_tokens(self, folder: Path) -> None:
+        """Add the option's tokens to the tokenizer in `folder`, where it lacks them."""
 
     def weights(self, weights: "WeightSource", base: "Architecture") -> "WeightSource":
         """The tensors of the extended model, made from those of the model without the option."""
@@ -67,13 +69,12 @@ class ModelOption:
         """Megatron's `ModuleSpec` of one layer, with the option."""
         return spec
 
-    def slots(self, length: int) -> int:
-        """Slots that `length` regular tokens take."""
-        return length
+    @property
+    def probe_length(self) -> int:
+        """Slots that a comparison of two forms of the model must have to show the option at work."""
+        return 0
 
-    def insert(
-        self, inputs_MBS: "Tensor", labels_MBS: "Tensor", ignore: int
-    ) -> "tuple[Tensor, Tensor]":
+    def insert(self, inputs_MBS: "Tensor", labels_MBS: "Tensor", ignore: int) -> "tuple[Tensor, Tensor]":
         """Tokens and labels as the model takes them, [M, B, T]; `ignore` marks positions without loss."""
         return inputs_MBS, labels_MBS
 
@@ -126,14 +127,28 @@ def _parse(name: str, values: Any) -> ModelOption:  # noqa: ANN401 - whatever th
     values = {} if values is None else values
     if not isinstance(values, Mapping):
         raise ConfigError(f"model.options.{name}: must map settings to values, not be {values!r}")
+    hints = get_type_hints(known[name])
     names = [f.name for f in fields(known[name])]
-    for key in values:
+    typed = {}
+    for key, value in values.items():
+        where = f"model.options.{name}.{key}"
         if key not in names:
-            raise ConfigError(f"model.options.{name}.{key}: is unknown{suggest(str(key), names)}")
-    try:
-        return known[name](**values)
-    except TypeError as error:  # a value of the wrong type, found where it is compared
-        raise ConfigError(f"model.options.{name}: {error}; correct the values {dict(values)}") from None
+            raise ConfigError(f"{where}: is unknown{suggest(str(key), names)}")
+        typed[key] = _typed(where, value, hints[key])
+    return known[name](**typed)
+
+
+def _typed(where: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - a value and a type of any kind
+    """The value, held against its type; the command line gives text that is read as YAML."""
+    allowed = get_args(hint) or (hint,)
+    if isinstance(value, str) and str not in allowed:
+        value = yaml.safe_load(value)
+    if type(value) is int and float in allowed and int not in allowed:
+        value = float(value)
+    if type(value) not in allowed:
+        names = " or ".join("null" if one is type(None) else one.__name__ for one in allowed)
+        raise ConfigError(f"{where}: {value!r} must be {names}")
+    return value
 
 
 def check_combination(options: tuple[ModelOption, ...]) -> None:

@@ -18,9 +18,7 @@ TILE_SLOTS = 512
 """Queries that are worked on together; memory is this times the sequence length a head."""
 
 
-def landmark_weights(
-    scores_NP: Tensor, earlier_N: Tensor, allowed_NL: Tensor
-) -> tuple[Tensor, Tensor]:
+def landmark_weights(scores_NP: Tensor, earlier_N: Tensor, allowed_NL: Tensor) -> tuple[Tensor, Tensor]:
     """Attention weights of regular tokens.
 
     Args:
@@ -104,7 +102,8 @@ class _TiledAttention(torch.autograd.Function):
             dq_BHTD[:, :, tile] = _ungroup(d_scores @ k_BGKD[:, :, :keys], q_BHTD.shape[1])
             dk_BGKD[:, :, :keys] += d_scores.transpose(-1, -2) @ _group(q_BHTD[:, :, tile], groups)
         slots = k_BGTD.shape[2]
-        dv_BGKD = torch.nn.functional.pad(dv_BGND.unflatten(2, (-1, block - 1)), (0, 0, 0, 1)).flatten(2, 3)
+        dv_BGNLD = torch.unflatten(dv_BGND, 2, (-1, block - 1))
+        dv_BGKD = torch.nn.functional.pad(dv_BGNLD, (0, 0, 0, 1)).flatten(2, 3)
         dk, dv = (x[:, :, :slots].to(k_BGTD.dtype) for x in (dk_BGKD, dv_BGKD))
         return dq_BHTD, dk, dv, None, None, None
 
@@ -116,16 +115,16 @@ def _padded(x_BGTD: Tensor, block: int) -> Tensor:
 
 def _regular(x_BGKD: Tensor, block: int) -> Tensor:
     """Without landmarks: [B, G, N L, D]."""
-    return x_BGKD.unflatten(2, (-1, block))[:, :, :, :-1].flatten(2, 3)
+    return torch.unflatten(x_BGKD, 2, (-1, block))[:, :, :, :-1].flatten(2, 3)
 
 
 def _group(x_BHQD: Tensor, groups: int) -> Tensor:
     """Query heads of a group after one another: [B, G, R Q, D]."""
-    return x_BHQD.unflatten(1, (groups, -1)).flatten(2, 3)
+    return torch.unflatten(x_BHQD, 1, (groups, -1)).flatten(2, 3)
 
 
 def _ungroup(x_BGMD: Tensor, heads: int) -> Tensor:
-    return x_BGMD.unflatten(2, (heads // x_BGMD.shape[1], -1)).flatten(1, 2)
+    return torch.unflatten(x_BGMD, 2, (heads // x_BGMD.shape[1], -1)).flatten(1, 2)
 
 
 def _tile_masks(start: int, stop: int, block: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -139,13 +138,13 @@ def _tile_masks(start: int, stop: int, block: int, device: torch.device) -> tupl
 def _tile_weights(
     q_BHQD: Tensor, k_BGKD: Tensor, start: int, block: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Weights of a tile's queries over the regular tokens, [B, G, R Q, N L], and within blocks, unflattened."""
+    """Weights of a tile's queries [B, G, R Q, N L], and the softmax within blocks [B, G, R Q, N, L]."""
     stop = start + q_BHQD.shape[2]
     earlier_QN, allowed_QNL = _tile_masks(start, stop, block, q_BHQD.device)
     keys = earlier_QN.shape[1] * block
     scores = _group(q_BHQD, k_BGKD.shape[1]) @ k_BGKD[:, :, :keys].transpose(-1, -2)
-    scores = scores.float().mul_(scale).unflatten(2, (-1, stop - start)).unflatten(-1, (-1, block))
-    weights, inner = landmark_weights(scores, earlier_QN, allowed_QNL)
+    scores_BGRQK = torch.unflatten(scores.float().mul_(scale), 2, (-1, stop - start))
+    weights, inner = landmark_weights(torch.unflatten(scores_BGRQK, -1, (-1, block)), earlier_QN, allowed_QNL)
     return weights.flatten(2, 3).flatten(-2), inner.flatten(2, 3)
 
 
@@ -158,8 +157,9 @@ def _score_gradient(
     whose gradient is the block's sum, given to the landmark and taken from its tokens by their share.
     """
     centred = d_weights - (weights * d_weights).sum(-1, keepdim=True)
-    d_biased = (weights * centred).unflatten(-1, (-1, block - 1)).unflatten(2, (-1, stop - start))
+    by_query = (-1, stop - start)
+    d_biased = torch.unflatten(torch.unflatten(weights * centred, -1, (-1, block - 1)), 2, by_query)
     earlier_QN, _ = _tile_masks(start, stop, block, weights.device)
     d_bias = d_biased.sum(-1, keepdim=True) * earlier_QN[..., None]
-    d_regular = d_biased - d_bias * inner.unflatten(2, (-1, stop - start))
+    d_regular = d_biased - d_bias * torch.unflatten(inner, 2, by_query)
     return torch.cat([d_regular, d_bias], -1).flatten(2, 3).flatten(-2)

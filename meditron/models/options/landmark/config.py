@@ -119,11 +119,12 @@ class LandmarkConfig(ModelOption):
         for name in ("attention.py", "memory.py", "slots.py", "modeling_landmark.py"):
             shutil.copyfile(Path(__file__).parent / name, folder / name)
 
-    def save_tokens(self, folder: Path, base_vocab_size: int) -> None:
+    def save_tokens(self, folder: Path) -> None:
         """Add the landmark to the tokenizer's files, under the id of its embedding row."""
         from meditron.models.options.landmark.tokens import add_landmark
 
-        add_landmark(folder, TOKEN, base_vocab_size)
+        assert self.token_id is not None, "extend() sets it"
+        add_landmark(folder, TOKEN, self.token_id)
 
     def weights(self, weights: "WeightSource", base: "Architecture") -> "WeightSource":
         """The embedding with a last row that is the mean of the others."""
@@ -142,6 +143,11 @@ class LandmarkConfig(ModelOption):
         from meditron.models.options.landmark.megatron import with_landmarks
 
         return with_landmarks(spec, self.block_size)
+
+    @property
+    def probe_length(self) -> int:
+        """Two whole blocks behind the last, which is unfinished."""
+        return 2 * (self.block_size + 1) + 2
 
     def slots(self, length: int) -> int:
         """One landmark after each whole block."""

@@ -9,7 +9,7 @@ Shapes: B rows, H query heads, G key/value heads, Q queries of a row, N kept blo
 C blocks of the chunk, P slots of a block, D head width, W positions of the window.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,17 +23,17 @@ _FIRST_CAPACITY = 64
 
 @dataclass(kw_only=True)
 class LayerBlocks:
-    """What one layer keeps."""
+    """What one layer keeps; shapes [B, G, N, P, D], and without the axes that do not apply."""
 
-    keys_BGNPD: Tensor
+    keys: Tensor
     """Keys of finished blocks before rotation, in a pool with room for more."""
-    values_BGNPD: Tensor
+    values: Tensor
     """Their values."""
-    landmarks_BGND: Tensor
+    landmarks: Tensor
     """Keys of their landmarks, rotated to the first block's last slot; always on the model's device."""
-    tail_keys_BGPD: Tensor
+    tail_keys: Tensor
     """Keys of the unfinished block."""
-    tail_values_BGPD: Tensor
+    tail_values: Tensor
     """Its values."""
 
 
@@ -41,15 +41,20 @@ class LayerBlocks:
 class _Chunk:
     """The new slots of a pass, the same for all layers."""
 
-    counts_B: Tensor
+    counts: list[int]
     """New slots of each row."""
-    local_BQ: Tensor
-    """Place of each query, counted from the start of its unfinished block."""
-    first_B: Tensor
-    """Position of that start."""
-    cos_WD: Tensor
-    sin_WD: Tensor
-    counts: list[int] = field(default_factory=list)
+    padding: Tensor
+    """Queries that are no slots of their row, bool [B, Q]."""
+    local: Tensor
+    """Place of each query, counted from the start of its unfinished block, [B, Q]."""
+    first: Tensor
+    """Position of that start, [B]."""
+    blocks: Tensor
+    """Kept blocks of each row before the pass, [B]."""
+    cos: Tensor
+    """Of the rotation at each position of the window, [W, D]."""
+    sin: Tensor
+    """The same."""
 
 
 class LandmarkMemory:
@@ -112,16 +117,20 @@ class LandmarkMemory:
         if not self.blocks:
             self.blocks, self.tails = [0] * len(counts), [0] * len(counts)
         device, block = like.device, self.block
-        tails_B = torch.tensor(self.tails, device=device)
+        new_Q = torch.arange(max(counts), device=device)
+        local_BQ = torch.tensor(self.tails, device=device)[:, None] + new_Q
         blocks_B = torch.tensor(self.blocks, device=device)
-        self._blocks_B = blocks_B
-        local_BQ = tails_B[:, None] + torch.arange(max(counts), device=device)
-        first_B = blocks_B.clamp(max=self.top_k + 1) * block
         last = int(local_BQ.max()) // block + 1 + min(max(self.blocks), self.top_k + 1)
         positions = torch.arange(max(last, self.top_k + 2) * block, device=device)[None]
         cos, sin = self.rotary(like, positions)
         self._chunk = _Chunk(
-            counts_B=counts_B, local_BQ=local_BQ, first_B=first_B, cos_WD=cos[0], sin_WD=sin[0], counts=counts
+            counts=counts,
+            padding=new_Q >= counts_B[:, None],
+            local=local_BQ,
+            first=blocks_B.clamp(max=self.top_k + 1) * block,
+            blocks=blocks_B,
+            cos=cos[0],
+            sin=sin[0],
         )
         self.read_bytes = 0
 
@@ -142,13 +151,17 @@ class LandmarkMemory:
         assert chunk is not None, "begin() comes first"
         layer = self._layer(number, k_BGQD)
         keys, values = self._local(layer, k_BGQD, v_BGQD, chunk)
-        q_BHQD = self._rotate(q_BHQD, (chunk.first_B[:, None] + chunk.local_BQ)[:, None])
-        places = chunk.first_B[:, None] + torch.arange(keys.shape[2], device=keys.device)
-        scores, earlier, allowed = self._local_scores(q_BHQD, self._rotate(keys, places[:, None]), chunk, scale)
+        q_BHQD = self._rotate(q_BHQD, (chunk.first[:, None] + chunk.local)[:, None])
+        places = chunk.first[:, None] + torch.arange(keys.shape[2], device=keys.device)
+        scores, earlier, allowed = self._local_scores(
+            q_BHQD, self._rotate(keys, places[:, None]), chunk, scale
+        )
         found = self._retrieve(layer, q_BHQD, scale) if max(self.blocks) else None
         if found is not None:
             scores = torch.cat([found.scores, scores], -2)
-            earlier = torch.cat([torch.ones_like(found.valid), earlier.expand(*found.valid.shape[:-1], -1)], -1)
+            earlier = torch.cat(
+                [torch.ones_like(found.valid), earlier.expand(*found.valid.shape[:-1], -1)], -1
+            )
             seen = found.valid[..., None].expand(*found.valid.shape, self.block - 1)
             allowed = torch.cat([seen, allowed.expand(*seen.shape[:-2], *allowed.shape[-2:])], -2)
         weights, _ = landmark_weights(scores, earlier, allowed)
@@ -168,11 +181,11 @@ class LandmarkMemory:
             shape = (batch, groups, self.capacity, self.block, width)
             self.layers.append(
                 LayerBlocks(
-                    keys_BGNPD=self._pool(like_BGQD, shape),
-                    values_BGNPD=self._pool(like_BGQD, shape),
-                    landmarks_BGND=like_BGQD.new_zeros(batch, groups, self.capacity, width),
-                    tail_keys_BGPD=tail,
-                    tail_values_BGPD=tail.clone(),
+                    keys=self._pool(like_BGQD, shape),
+                    values=self._pool(like_BGQD, shape),
+                    landmarks=like_BGQD.new_zeros(batch, groups, self.capacity, width),
+                    tail_keys=tail,
+                    tail_values=tail.clone(),
                 )
             )
         return self.layers[number]
@@ -187,57 +200,61 @@ class LandmarkMemory:
     ) -> tuple[Tensor, Tensor]:
         """Keys and values from the start of each row's unfinished block, in whole blocks."""
         slots = -(-(max(self.tails) + k_BGQD.shape[2]) // self.block) * self.block
-        place = chunk.local_BQ[:, None, :, None].expand_as(k_BGQD)
+        place = chunk.local[:, None, :, None].expand_as(k_BGQD)
 
         def joined(tail_BGPD: Tensor, new_BGQD: Tensor) -> Tensor:
             return F.pad(tail_BGPD, (0, 0, 0, slots - self.block)).scatter(2, place, new_BGQD)
 
-        return joined(layer.tail_keys_BGPD, k_BGQD), joined(layer.tail_values_BGPD, v_BGQD)
+        return joined(layer.tail_keys, k_BGQD), joined(layer.tail_values, v_BGQD)
 
     def _local_scores(
         self, q_BHQD: Tensor, k_BGKD: Tensor, chunk: _Chunk, scale: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Scores [B, H, Q, C, P], earlier blocks [B, 1, Q, C], visible regular tokens [B, 1, Q, C, L]."""
         heads, groups = q_BHQD.shape[1], k_BGKD.shape[1]
-        grouped = q_BHQD.unflatten(1, (groups, -1))
+        grouped = torch.unflatten(q_BHQD, 1, (groups, -1))
         scores = (grouped @ k_BGKD[:, :, None].transpose(-1, -2)).flatten(1, 2).float() * scale
         assert scores.shape[1] == heads
-        queries = chunk.local_BQ[:, None, :, None]
+        queries = chunk.local[:, None, :, None]
         slots = torch.arange(k_BGKD.shape[2], device=k_BGKD.device).view(-1, self.block)
         self.read_bytes += 2 * k_BGKD.numel() * k_BGKD.element_size()
         earlier = slots[:, 0] // self.block < queries // self.block
-        return scores.unflatten(-1, (-1, self.block)), earlier, slots[:, :-1] <= queries[..., None]
+        by_block = torch.unflatten(scores, -1, (-1, self.block))
+        return by_block, earlier, slots[:, :-1] <= queries[..., None]
 
     def _weigh_local(self, weights_BHQCL: Tensor, v_BGKD: Tensor) -> Tensor:
-        values = v_BGKD.unflatten(2, (-1, self.block))[:, :, :, :-1].flatten(2, 3)
-        weights = weights_BHQCL.flatten(-2).to(values.dtype).unflatten(1, (v_BGKD.shape[1], -1))
+        values = torch.unflatten(v_BGKD, 2, (-1, self.block))[:, :, :, :-1].flatten(2, 3)
+        weights = torch.unflatten(weights_BHQCL.flatten(-2).to(values.dtype), 1, (v_BGKD.shape[1], -1))
         return (weights @ values[:, :, None]).flatten(1, 2)
 
     def _keep(self, layer: LayerBlocks, keys_BGKD: Tensor, values_BGKD: Tensor, chunk: _Chunk) -> None:
         """Finished blocks go to the pools, what is left over is the unfinished block."""
         last = [(tail + new) // self.block for tail, new in zip(self.tails, chunk.counts, strict=True)]
         self._grow(layer, max(old + new for old, new in zip(self.blocks, last, strict=True)))
-        keys, values = (F.pad(x, (0, 0, 0, self.block)).unflatten(2, (-1, self.block)) for x in (keys_BGKD, values_BGKD))
+        keys, values = (
+            torch.unflatten(F.pad(x, (0, 0, 0, self.block)), 2, (-1, self.block))
+            for x in (keys_BGKD, values_BGKD)
+        )
         for row, finished in enumerate(last):
             kept = slice(self.blocks[row], self.blocks[row] + finished)
             if finished:
-                layer.keys_BGNPD[row, :, kept] = keys[row, :, :finished].to(layer.keys_BGNPD.device)
-                layer.values_BGNPD[row, :, kept] = values[row, :, :finished].to(layer.keys_BGNPD.device)
+                layer.keys[row, :, kept] = keys[row, :, :finished].to(layer.keys.device)
+                layer.values[row, :, kept] = values[row, :, :finished].to(layer.keys.device)
                 place = torch.tensor(self.block - 1, device=keys.device)
-                layer.landmarks_BGND[row, :, kept] = self._rotate(keys[row, :, :finished, -1], place)
-            layer.tail_keys_BGPD[row] = keys[row, :, finished]
-            layer.tail_values_BGPD[row] = values[row, :, finished]
+                layer.landmarks[row, :, kept] = self._rotate(keys[row, :, :finished, -1], place)
+            layer.tail_keys[row] = keys[row, :, finished]
+            layer.tail_values[row] = values[row, :, finished]
 
     def _grow(self, layer: LayerBlocks, blocks: int) -> None:
         """Double full pools, so that all copying together is linear in the input."""
-        old = layer.landmarks_BGND.shape[2]
+        old = layer.landmarks.shape[2]
         if blocks <= old:
             return
         self.capacity = max(2 * old, blocks)
-        for name in ("keys_BGNPD", "values_BGNPD", "landmarks_BGND"):
+        for name in ("keys", "values", "landmarks"):
             kept = getattr(layer, name)
             shape = (*kept.shape[:2], self.capacity, *kept.shape[3:])
-            larger = kept.new_zeros(shape) if name == "landmarks_BGND" else self._pool(layer.landmarks_BGND, shape)
+            larger = kept.new_zeros(shape) if name == "landmarks" else self._pool(layer.landmarks, shape)
             larger[:, :, :old] = kept
             setattr(layer, name, larger)
 
@@ -250,7 +267,7 @@ class LandmarkMemory:
         them, with one empty slot between, so that old and recent are told apart.
         """
         assert self._chunk is not None
-        blocks_B, count = self._blocks_B, min(self.top_k, max(self.blocks))
+        blocks_B, count = self._chunk.blocks, min(self.top_k, max(self.blocks))
         ranking = self._rank(layer, q_BHQD, scale)
         chosen = ranking.topk(count, -1).indices.sort(-1).values
         # A row with fewer blocks than others ranks those that it lacks last, which sorting puts at the end.
@@ -258,8 +275,8 @@ class LandmarkMemory:
         valid_BHXM = chosen < limit
         recent = (chosen >= limit - count) & (limit > self.top_k)
         slot = torch.arange(count, device=chosen.device) + recent
-        keys_BHXMPD = _gather(layer.keys_BGNPD, chosen, q_BHQD)
-        values_BHXMPD = _gather(layer.values_BGNPD, chosen, q_BHQD)
+        keys_BHXMPD = _gather(layer.keys, chosen, q_BHQD)
+        values_BHXMPD = _gather(layer.values, chosen, q_BHQD)
         self.read_bytes += 2 * keys_BHXMPD.numel() * keys_BHXMPD.element_size()
         places = slot[..., None] * self.block + torch.arange(self.block, device=slot.device)
         keys_BHXMPD = self._rotate(keys_BHXMPD, places)
@@ -268,16 +285,16 @@ class LandmarkMemory:
             scores = q_BHQD @ flat.transpose(-1, -2)
         else:
             scores = (keys_BHXMPD.flatten(3, 4) @ q_BHQD[..., None])[..., 0]
-        scores = scores.float().mul(scale).unflatten(-1, (count, self.block))
+        scores = torch.unflatten(scores.float().mul(scale), -1, (count, self.block))
         return _Found(scores, valid_BHXM.expand(scores.shape[:-1]), values_BHXMPD)
 
     def _rank(self, layer: LayerBlocks, q_BHQD: Tensor, scale: float) -> Tensor:
         """How good each kept block is: [B, H or 1, Q or 1, N]."""
         assert self._chunk is not None
-        blocks_B, count = self._blocks_B, max(self.blocks)
-        landmarks = layer.landmarks_BGND[:, :, :count]
+        blocks_B, count = self._chunk.blocks, max(self.blocks)
+        landmarks = layer.landmarks[:, :, :count]
         self.read_bytes += landmarks.numel() * landmarks.element_size()
-        grouped = q_BHQD.unflatten(1, (landmarks.shape[1], -1))
+        grouped = torch.unflatten(q_BHQD, 1, (landmarks.shape[1], -1))
         scores = (grouped @ landmarks[:, :, None].transpose(-1, -2)).flatten(1, 2).float()
         scores = self._with_recent(scores, landmarks, grouped).mul_(scale)
         absent = torch.arange(count, device=scores.device) >= blocks_B[:, None, None, None]
@@ -287,9 +304,7 @@ class LandmarkMemory:
         shares = torch.where(absent, -1.0, scores.softmax(-1))
         if self.retrieval == "token":
             return shares.amax(1, keepdim=True)
-        width = torch.arange(shares.shape[2], device=shares.device)
-        padding = width >= self._chunk.counts_B[:, None]
-        return shares.masked_fill(padding[:, None, :, None], -1.0).amax(2, keepdim=True)
+        return shares.masked_fill(self._chunk.padding[:, None, :, None], -1.0).amax(2, keepdim=True)
 
     def _with_recent(self, scores: Tensor, landmarks_BGND: Tensor, grouped: Tensor) -> Tensor:
         """Scores with the landmarks of the most recent blocks in their own positions.
@@ -297,7 +312,8 @@ class LandmarkMemory:
         Kept landmarks are rotated as if in the first block; turning one on by whole blocks is one more
         rotation. All older ones stay in the first block.
         """
-        blocks_B = self._blocks_B
+        assert self._chunk is not None
+        blocks_B = self._chunk.blocks
         count = min(self.top_k, landmarks_BGND.shape[2])
         recent_BM = (blocks_B[:, None] - count + torch.arange(count, device=scores.device)).clamp(min=0)
         skipped = (blocks_B > self.top_k).long()[:, None]
@@ -312,7 +328,7 @@ class LandmarkMemory:
     def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         """Rotary embedding in Llama's layout: [..., D] at positions that broadcast to [...]."""
         assert self._chunk is not None
-        cos, sin = self._chunk.cos_WD[positions], self._chunk.sin_WD[positions]
+        cos, sin = self._chunk.cos[positions], self._chunk.sin[positions]
         half = x.shape[-1] // 2
         turned = torch.cat([-x[..., half:], x[..., :half]], -1)
         return x * cos + turned * sin

@@ -19,7 +19,7 @@ from .memory import LandmarkMemory
 from .slots import Slots, lay_out
 
 
-class LandmarkLlamaConfig(LlamaConfig):  # type: ignore[misc]
+class LandmarkLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
     """`LlamaConfig` with the settings of landmark attention; see the option's own configuration."""
 
     model_type = "landmark_llama"
@@ -35,12 +35,12 @@ class LandmarkLlamaConfig(LlamaConfig):  # type: ignore[misc]
     """Attend to the whole of any input at once, as in training; to measure what retrieval adds."""
 
 
-class LandmarkLlamaAttention(LlamaAttention):  # type: ignore[misc]
+class LandmarkLlamaAttention(LlamaAttention):
     """`LlamaAttention` over slots: the whole sequence, or new slots with a memory of blocks."""
 
     block_size: int
 
-    def forward(
+    def forward(  # type: ignore[override]  # another kind of cache
         self,
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor] | None = None,
@@ -55,6 +55,7 @@ class LandmarkLlamaAttention(LlamaAttention):  # type: ignore[misc]
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if past_key_values is None:
+            assert position_embeddings is not None
             q, k = apply_rotary_pos_emb(q, k, *position_embeddings)
             out = landmark_attention(q, k, v, self.block_size, self.scaling)
         else:
@@ -69,7 +70,7 @@ def exchange_attention(layer: nn.Module, block_size: int) -> None:
     attention.block_size = block_size
 
 
-class LandmarkLlamaModel(LlamaModel):  # type: ignore[misc]
+class LandmarkLlamaModel(LlamaModel):  # type: ignore[no-untyped-call]
     """`LlamaModel` that takes and returns regular tokens and works on slots."""
 
     config_class = LandmarkLlamaConfig
@@ -120,24 +121,25 @@ class LandmarkLlamaModel(LlamaModel):  # type: ignore[misc]
         tail_B = torch.tensor(tails, device=input_ids.device)
         size = config.landmark_block_size
         slots = lay_out(input_ids, mask_BS, tail_B, size, config.landmark_token_id)
-        fits = slots.ids_BT.shape[1] <= config.landmark_window or self.training or config.landmark_dense
+        fits = slots.ids.shape[1] <= config.landmark_window or self.training or config.landmark_dense
         if memory is None and fits:
-            hidden = self._pass(slots.ids_BT, None)
+            hidden = self._pass(slots.ids, None)
         else:
             hidden = self._read(slots, self.new_memory() if memory is None else memory)
         if memory is not None:
             memory.tokens += input_ids.shape[1]
-        place = slots.slot_of_BS[..., None].expand(-1, -1, hidden.shape[-1])
-        return BaseModelOutputWithPast(last_hidden_state=hidden.gather(1, place), past_key_values=memory)
+        place = slots.slot_of[..., None].expand(-1, -1, hidden.shape[-1])
+        cache: Any = memory
+        return BaseModelOutputWithPast(last_hidden_state=hidden.gather(1, place), past_key_values=cache)
 
     def _read(self, slots: Slots, memory: LandmarkMemory) -> Tensor:
         """All slots in chunks, each of which fits the trained window with what it retrieves."""
         config, outputs, start = self.config, [], 0
         room = config.landmark_window - (memory.top_k + 1) * memory.block
-        while start < slots.ids_BT.shape[1]:
+        while start < slots.ids.shape[1]:
             stop = start + room - max(memory.tails, default=0)
-            ids_BT = slots.ids_BT[:, start:stop]
-            memory.begin((slots.counts_B - start).clamp(0, ids_BT.shape[1]), self.embed_tokens.weight)
+            ids_BT = slots.ids[:, start:stop]
+            memory.begin((slots.counts - start).clamp(0, ids_BT.shape[1]), self.embed_tokens.weight)
             outputs.append(self._pass(ids_BT, memory))
             memory.end()
             start = stop
@@ -153,20 +155,25 @@ class LandmarkLlamaModel(LlamaModel):  # type: ignore[misc]
         return normed
 
 
-class LandmarkLlamaForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
-    """`LlamaForCausalLM` over `LandmarkLlamaModel`; the landmark's logit is the least there is."""
+class LandmarkLlamaForCausalLM(LlamaForCausalLM):  # type: ignore[no-untyped-call]
+    """`LlamaForCausalLM` over `LandmarkLlamaModel`."""
 
     config_class = LandmarkLlamaConfig
 
     def __init__(self, config: LandmarkLlamaConfig) -> None:
         super().__init__(config)
         self.model = LandmarkLlamaModel(config)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
-    def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], *arguments: Any  # noqa: ANN401
+    def _prepare_cache_for_generation(  # type: ignore[override]  # transformers' own returns nothing too
+        self,
+        generation_config: Any,  # noqa: ANN401 - transformers' own
+        model_kwargs: dict[str, Any],
+        *_: Any,  # noqa: ANN401
     ) -> None:
         """`generate` gets a memory; the landmark, which the model puts in itself, is never sampled."""
+        never = generation_config.suppress_tokens or []
+        generation_config.suppress_tokens = [*never, self.config.landmark_token_id]
         if self.config.landmark_dense:
             generation_config.use_cache = False
         elif model_kwargs.get("past_key_values") is None:
@@ -179,5 +186,5 @@ def register() -> None:
 
     AutoConfig.register("landmark_llama", LandmarkLlamaConfig, exist_ok=True)
     AutoModelForCausalLM.register(LandmarkLlamaConfig, LandmarkLlamaForCausalLM, exist_ok=True)
-    LandmarkLlamaConfig.register_for_auto_class()
-    LandmarkLlamaForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+    LandmarkLlamaConfig.register_for_auto_class()  # type: ignore[no-untyped-call]
+    LandmarkLlamaForCausalLM.register_for_auto_class("AutoModelForCausalLM")  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ def insert_every(tokens: Tensor, block_size: int, value: int) -> Tensor:
     """Put `value` after each whole block: [..., S] to [..., S + S // block_size]."""
     length = tokens.shape[-1]
     whole = length - length % block_size
-    blocks = tokens[..., :whole].unflatten(-1, (-1, block_size))
+    blocks = torch.unflatten(tokens[..., :whole], -1, (-1, block_size))
     landmarks = torch.full_like(blocks[..., :1], value)
     filled = torch.cat([blocks, landmarks], dim=-1).flatten(-2)
     return torch.cat([filled, tokens[..., whole:]], dim=-1)
@@ -22,11 +22,11 @@ def insert_every(tokens: Tensor, block_size: int, value: int) -> Tensor:
 class Slots(NamedTuple):
     """New tokens of rows that may differ in length, each row from its first slot on."""
 
-    ids_BT: Tensor
+    ids: Tensor
     """Token ids with landmarks; what is beyond a row's count is not meant."""
-    counts_B: Tensor
+    counts: Tensor
     """New slots of each row."""
-    slot_of_BS: Tensor
+    slot_of: Tensor
     """The slot of each regular token; 0 for padding."""
 
 

@@ -49,7 +49,7 @@ class MeanRow:
 
 
 def add_landmark(folder: Path, token: str, token_id: int) -> None:
-    """Add `token` with the id `token_id` to the tokenizer in `folder`.
+    """Add `token` with the id `token_id` to the tokenizer in `folder`, unless it has it.
 
     Where the embedding has more rows than the tokenizer has ids, reserved tokens fill the gap, because
     tokenizers number added tokens without holes.
@@ -64,6 +64,8 @@ def add_landmark(folder: Path, token: str, token_id: int) -> None:
     except (OSError, ValueError, KeyError, ImportError) as error:
         sentence = " ".join(str(error).split())
         raise InputError(f"{folder}: its tokenizer cannot be read ({sentence}); tokenize again") from error
+    if tokenizer.get_vocab().get(token) == token_id:
+        return
     if len(tokenizer) > token_id or token in tokenizer.get_vocab():
         raise InputError(
             f"{folder}: its tokenizer has {len(tokenizer)} ids and cannot take {token} as id {token_id}; "

@@ -1,0 +1,51 @@
+"""Landmark attention for megatron-core: another attention core in the layer's spec.
+
+The core sees whole sequences, also under sequence parallelism, and whole heads under tensor parallelism;
+where landmarks stand follows from the slot's number, so nothing else has to be passed to it.
+Shapes: s slots, b batch, n heads of this rank, g key/value heads of this rank, d head width.
+"""
+
+import copy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from meditron.models.options.landmark.attention import landmark_attention
+
+
+class LandmarkCoreAttention(torch.nn.Module):
+    """Attention core over slots.
+
+    Args:
+        config: Megatron's `TransformerConfig`.
+        block_size: regular tokens of a block.
+    """
+
+    def __init__(self, config: Any, block_size: int, **_: object) -> None:  # noqa: ANN401 - not typed
+        super().__init__()
+        self.block_size, self.scale = block_size, config.kv_channels**-0.5
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None = None,
+        *_: object,
+        **__: object,
+    ) -> Tensor:
+        """Query [s, b, n, d], key and value [s, b, g, d] to [s, b, n d]."""
+        assert attention_mask is None, "refused when the recipe is read"
+        q_bnsd, k_bgsd, v_bgsd = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+        out_bnsd = landmark_attention(q_bnsd, k_bgsd, v_bgsd, self.block_size, self.scale)
+        return out_bnsd.permute(2, 0, 1, 3).reshape(*query.shape[:2], -1)
+
+
+def with_landmarks(spec: Any, block_size: int) -> Any:  # noqa: ANN401 - megatron is not typed
+    """A copy of a layer's spec with the landmark attention core."""
+    changed = copy.deepcopy(spec)
+    attention = changed.submodules.self_attention.submodules
+    attention.core_attention = partial(LandmarkCoreAttention, block_size=block_size)
+    return changed
