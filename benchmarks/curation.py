@@ -28,9 +28,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     sources = yaml.safe_load(Path(arguments.recipe).read_text())["curate"]["sources"]
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(", ".join(f"{name} {version(name)}" for name in ("lxml", "datatrove", "pyarrow", "ftfy")))
     print("| source | records | input MB | text MB | seconds | records/s | input MB/s | peak MiB |")
     print("|---|---|---|---|---|---|---|---|")

@@ -1,12 +1,16 @@
 """`meditron curate`: sources to a corpus that says where every document came from and why others went."""
 
+import fcntl
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_curation.account import corpus_statistics, print_summary, write_quarantine
 from data_curation.decide import decide, load_ledgers
 from data_curation.decontaminate.benchmarks import load_items
-from data_curation.decontaminate.match import Index, build_index
+from data_curation.decontaminate.match import build_index
+from data_curation.decontaminate.verdict import Benchmarks
 from data_curation.executor import run_tasks
 from data_curation.extract import MEGABYTE, extract_steps
 from data_curation.finish import assemble
@@ -15,6 +19,7 @@ from data_curation.publish import PublishChunk
 from meditron.config import Recipe
 from meditron.errors import InputError, QuarantineError
 from meditron.files import atomic_write_text
+from meditron.progress import console
 
 
 def main(recipe: Recipe) -> None:
@@ -29,11 +34,16 @@ def main(recipe: Recipe) -> None:
     assert config.output is not None, "resolve() fills the output"
     output = Path(config.output)
     plan = make_plan(config, recipe.data_root or ".", recipe.seed)
-    index = _benchmark_index(recipe)
+    benchmarks = _load_benchmarks(recipe)
     work = open_work_folder(output, plan)
-    _extract(plan, recipe, work, index)
+    _extract(plan, recipe, work, benchmarks)
+    if config.part is not None:
+        console().print(
+            f"curate: part {config.part + 1} of {config.parts} is read; the rest is for a run without it"
+        )
+        return
     _check_bad_records(plan, recipe, work)
-    decisions = decide(plan, config, work / "parts", work / "decisions", recipe.seed, index)
+    decisions = decide(plan, config, work / "parts", work / "decisions", recipe.seed, benchmarks)
     _publish(plan, recipe, work)
     statistics = corpus_statistics(plan, work, decisions, config.samples_per_reason)
     if not any(source["kept"] for source in statistics.values()):
@@ -46,27 +56,41 @@ def open_work_folder(output: Path, plan: Plan) -> Path:
     """`<output>.work`: what an interrupted run of the same plan left, or else empty."""
     work = output.with_name(f"{output.name}.work")
     key = work / "plan.key"
-    if work.exists() and (not key.exists() or key.read_text() != plan.key):
-        shutil.rmtree(work)  # made from other settings or other files
-    for name in ("parts", "decisions", "corpus"):
-        (work / name).mkdir(parents=True, exist_ok=True)
-    atomic_write_text(key, plan.key)
+    with _locked(work.with_suffix(".lock")):  # several parts may start at once
+        if work.exists() and (not key.exists() or key.read_text() != plan.key):
+            shutil.rmtree(work)  # made from other settings or other files
+        for name in ("parts", "decisions", "corpus"):
+            (work / name).mkdir(parents=True, exist_ok=True)
+        atomic_write_text(key, plan.key)
     return work
 
 
-def _benchmark_index(recipe: Recipe) -> Index | None:
-    benchmarks = recipe.curate.decontaminate.benchmarks
-    return build_index(load_items(benchmarks, Path(recipe.data_root or "."))) if benchmarks else None
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file; where the file system has no locks, go on without."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
-def _extract(plan: Plan, recipe: Recipe, work: Path, index: Index | None) -> None:
+def _load_benchmarks(recipe: Recipe) -> Benchmarks | None:
+    configured = recipe.curate.decontaminate.benchmarks
+    items = load_items(configured, Path(recipe.data_root or "."))
+    return Benchmarks(items, build_index(items)) if configured else None
+
+
+def _extract(plan: Plan, recipe: Recipe, work: Path, benchmarks: Benchmarks | None) -> None:
     config, folder = recipe.curate, work / "extract"
+    index = benchmarks.index if benchmarks else None
     run_tasks(
         extract_steps(plan, config, work / "parts", folder, index),
         sizes=[chunk.bytes / MEGABYTE for chunk in plan.chunks],
         workers=config.workers,
         folder=folder,
         title="reading",
+        part=None if config.part is None else (config.part, config.parts),
     )
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_curation.decontaminate.match import Index
-from data_curation.decontaminate.verdict import dropped_mask, find_contamination
+from data_curation.decontaminate.verdict import Benchmarks, dropped_mask, find_contamination
 from data_curation.dedup.find import NEAR, RULES, Keeping, find_duplicates
 from data_curation.ledger import Ledger
 from data_curation.parts import read_fixed, read_ids
@@ -36,7 +35,7 @@ class Decisions:
 
 
 def decide(
-    plan: Plan, config: CurateConfig, parts: Path, folder: Path, seed: int, index: Index | None
+    plan: Plan, config: CurateConfig, parts: Path, folder: Path, seed: int, benchmarks: Benchmarks | None
 ) -> Decisions:
     """Write each chunk's decisions (`<chunk>.npy`, uint8 a document) and what they rest on to `folder`.
 
@@ -49,8 +48,8 @@ def decide(
     bounds = np.cumsum([0, *map(len, keys_of)])
     keys = np.concatenate(keys_of)
     excluded = np.zeros(len(keys), dtype=np.bool_)
-    if index is not None:
-        contamination = find_contamination(plan, config.decontaminate, index, parts, folder)
+    if benchmarks is not None:
+        contamination = find_contamination(plan, config.decontaminate, benchmarks, parts, folder)
         excluded = dropped_mask(contamination, plan, bounds)
         decisions.benchmarks = contamination.benchmarks
         for chunk, _ in contamination.dropped:

@@ -3,12 +3,16 @@
 A task is finished when its marker `completions/<rank>` exists; a second start runs the others only.
 """
 
+import copy
 import importlib
 import json
+import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +22,7 @@ import datatrove.utils.logging as datatrove_logging
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
+from meditron.errors import MeditronError
 from meditron.files import disk_errors
 from meditron.progress import Task, progress
 
@@ -26,7 +31,13 @@ _LOGURU_ERRORS: Any = importlib.import_module("loguru._error_interceptor")
 
 
 def run_tasks(
-    steps: Sequence[PipelineStep], *, sizes: Sequence[float], workers: int, folder: Path, title: str
+    steps: Sequence[PipelineStep],
+    *,
+    sizes: Sequence[float],
+    workers: int,
+    folder: Path,
+    title: str,
+    part: tuple[int, int] | None = None,
 ) -> None:
     """Run every unfinished task, and show how far all of them are.
 
@@ -36,13 +47,20 @@ def run_tasks(
         workers: processes; 1 stays in this process.
         folder: markers, logs and reports of this set of tasks.
         title: what the progress line calls it.
+        part: (i, n) runs the i-th of n runs of consecutive tasks only.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    index, parts = part or (0, 1)
+    first, end = index * len(sizes) // parts, (index + 1) * len(sizes) // parts
+    if first == end:
+        return
     executor = QuietExecutor(
         pipeline=list(steps),
         tasks=len(sizes),
-        workers=min(workers, len(sizes)),
+        workers=min(workers, end - first),
         logging_dir=str(folder),
+        local_tasks=end - first,
+        local_rank_offset=first,
     )
     finished = set(range(len(sizes))) - set(executor.get_incomplete_ranks())
     with disk_errors(folder), progress(sum(sizes), title, "MB") as task:
@@ -52,11 +70,58 @@ def run_tasks(
 
 
 class QuietExecutor(LocalPipelineExecutor):  # type: ignore[misc]
-    """datatrove's local executor without its copy of every log line on the terminal."""
+    """datatrove's local executor with its log lines in a file, and with an eye on its workers."""
 
-    def _launch_run_for_rank(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - datatrove's own
+    pipeline: list[PipelineStep]
+
+    def run(self) -> None:
+        """Run the unfinished tasks.
+
+        Raises:
+            MeditronError: a worker was killed from outside; datatrove's own pool would wait for ever.
+        """
+        if self.workers == 1:
+            super().run()
+            return
+        self.save_executor_as_json()
+        own = range(self.local_rank_offset, self.local_rank_offset + self.local_tasks)
+        ranks = self.get_incomplete_ranks(own)
+        with ProcessPoolExecutor(
+            self.workers,
+            mp_context=multiprocessing.get_context("spawn"),  # a fork would copy the caller's locks
+            initializer=_start_worker,
+            initargs=(self,),
+        ) as pool:
+            try:
+                for future in as_completed([pool.submit(_run_task, rank) for rank in ranks]):
+                    future.result()
+            except BrokenProcessPool:
+                raise MeditronError(
+                    "curate: a worker process was killed, most likely for want of memory; lower "
+                    "curate.workers and start the same command again, finished tasks are kept"
+                ) from None
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def run_task(self, rank: int) -> None:
+        """Run one task, with steps of its own: they count."""
+        fresh = copy.copy(self)
+        fresh.pipeline = copy.deepcopy(self.pipeline)
         with _logs_to(Path(self.logging_dir.path) / "datatrove.log"):
-            return super()._launch_run_for_rank(*args, **options)
+            fresh._run_for_rank(rank)
+
+
+_worker: QuietExecutor | None = None
+
+
+def _start_worker(executor: QuietExecutor) -> None:
+    global _worker
+    _worker = executor
+
+
+def _run_task(rank: int) -> None:
+    assert _worker is not None, "the pool's initializer ran"
+    _worker.run_task(rank)
 
 
 @contextmanager

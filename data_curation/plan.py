@@ -124,7 +124,7 @@ def _group(files: list[Path], limit: float) -> Iterator[list[Path]]:
 
 def _key(config: CurateConfig, root: Path, chunks: list[Chunk], seed: int) -> str:
     settings = asdict(config)
-    for name in ("workers", "output"):  # these do not change what is written
+    for name in ("workers", "output", "part", "parts"):  # these do not change what is written
         del settings[name]
     digest = hashlib.sha256(json.dumps([settings, seed, str(root)], sort_keys=True, default=str).encode())
     inputs = [(chunk.index, root / file, file) for chunk in chunks for file in chunk.files]

@@ -6,10 +6,11 @@ question's runs of 8 words (MEDITRON, arXiv 2311.16079, for its explanations).
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data_curation.decontaminate.benchmarks import Item
 from data_curation.ngrams import WORD, Hashes, ngram_hashes, word_hashes
@@ -39,60 +40,77 @@ class Hit:
 
 
 @dataclass(kw_only=True)
-class Index:
-    """Runs of words of all benchmark texts."""
+class Runs:
+    """Runs of words of one width in all benchmark texts; arrays, so that workers get them cheaply."""
 
-    items: Sequence[Item]
-    """The texts."""
-    grams: dict[int, dict[int, list[int]]] = field(default_factory=dict)
-    """Width to hash to the positions of the texts that have it."""
-    sizes: list[int] = field(default_factory=list)
-    """Distinct runs of SHORT words of each text."""
-    _sorted: dict[int, Hashes] = field(default_factory=dict)
+    width: int
+    """Words of a run."""
+    hashes: Hashes
+    """[runs], distinct and ascending."""
+    bounds: npt.NDArray[np.int64]
+    """[runs + 1], where the texts of each run begin in `items`."""
+    items: npt.NDArray[np.int32]
+    """Positions of the texts that have a run, run after run."""
+    sizes: npt.NDArray[np.int32]
+    """[texts], distinct runs of each text."""
+
+    def find(self, words: Hashes, spans: Sequence[tuple[int, int]] | None) -> list[Hit]:
+        """Runs of a document that a benchmark text has, in order; without `spans` only whether there are."""
+        hashes = ngram_hashes(words, self.width)
+        if not len(self.hashes) or not len(hashes):
+            return []
+        nearest = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
+        places = np.flatnonzero(self.hashes[nearest] == hashes).tolist()
+        return [
+            Hit(
+                width=self.width,
+                gram=int(hashes[place]),
+                items=self.items[self.bounds[run] : self.bounds[run + 1]].tolist(),
+                start=spans[place][0] if spans else 0,
+                end=spans[place + self.width - 1][1] if spans else 0,
+            )
+            for place, run in ((place, int(nearest[place])) for place in places)
+        ]
+
+
+@dataclass(kw_only=True)
+class Index:
+    """What documents are held against."""
+
+    long: Runs
+    """Runs of LONG words."""
+    short: Runs
+    """Runs of SHORT words."""
+
+    def __deepcopy__(self, _: object) -> "Index":
+        """Itself: nothing changes it, and each task's copy of the pipeline would copy it too."""
+        return self
 
     def find(self, text: str) -> list[Hit]:
         """Every run of words that a document shares with a benchmark text, in order."""
         words = word_hashes(text)
-        places = {width: self._places(ngram_hashes(words, width), width) for width in (LONG, SHORT)}
-        if not any(len(found) for found, _ in places.values()):
+        # A run of 13 words holds runs of 8, so without one of those there is nothing to find.
+        if not self.short.find(words, None):
             return []
         spans = [match.span() for match in WORD.finditer(text)]
-        return [
-            Hit(
-                width=width,
-                gram=gram,
-                items=self.grams[width][gram],
-                start=spans[place][0],
-                end=spans[place + width - 1][1],
-            )
-            for width, (found, grams) in places.items()
-            for place, gram in zip(found.tolist(), grams.tolist(), strict=True)
-        ]
-
-    def _places(self, hashes: Hashes, width: int) -> tuple[Any, Hashes]:
-        known = self._sorted[width]
-        if not len(known) or not len(hashes):
-            return np.empty(0, np.int64), hashes[:0]
-        nearest = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-        found = np.flatnonzero(known[nearest] == hashes)
-        return found, hashes[found]
+        return [*self.long.find(words, spans), *self.short.find(words, spans)]
 
 
 def build_index(items: Sequence[Item]) -> Index:
     """Index benchmark texts; those shorter than SHORT words cannot be told from common wording."""
-    index = Index(items=items, grams={LONG: {}, SHORT: {}})
-    for position, item in enumerate(items):
-        words = word_hashes(item.text)
-        for width in (LONG, SHORT):
-            grams = np.unique(ngram_hashes(words, width)).tolist()
-            for gram in grams:
-                index.grams[width].setdefault(gram, []).append(position)
-        index.sizes.append(len(grams))
-    index._sorted = {
-        width: np.sort(np.fromiter(grams, dtype=np.uint64, count=len(grams)))
-        for width, grams in index.grams.items()
-    }
-    return index
+    words = [word_hashes(item.text) for item in items]
+    return Index(long=_runs(words, LONG), short=_runs(words, SHORT))
+
+
+def _runs(words: Sequence[Hashes], width: int) -> Runs:
+    grams = [np.unique(ngram_hashes(own, width)) for own in words]
+    sizes = np.fromiter(map(len, grams), dtype=np.int32, count=len(grams))
+    joined = np.concatenate([np.empty(0, np.uint64), *grams])
+    owners = np.repeat(np.arange(len(grams), dtype=np.int32), sizes)
+    order = np.argsort(joined, kind="stable")
+    hashes, starts = np.unique(joined[order], return_index=True)
+    bounds = np.append(starts, len(joined)).astype(np.int64)
+    return Runs(width=width, hashes=hashes, bounds=bounds, items=owners[order], sizes=sizes)
 
 
 def judge(hits: Iterable[Hit], index: Index, common: set[int]) -> dict[int, tuple[str, list[Hit]]]:
@@ -113,7 +131,7 @@ def judge(hits: Iterable[Hit], index: Index, common: set[int]) -> dict[int, tupl
         distinct = len({hit.gram for hit in own})
         if width == LONG:
             found[item] = ("13 words in a row", own)
-        elif distinct >= SHARE * index.sizes[item]:
+        elif distinct >= SHARE * index.short.sizes[item]:
             found.setdefault(item, ("80% of the runs of 8 words", own))
     return found
 

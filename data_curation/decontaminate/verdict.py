@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_curation.decontaminate.benchmarks import Item
 from data_curation.decontaminate.match import SHORT, Hit, Index, common_runs, judge
 from data_curation.ngrams import word_hashes
 from data_curation.parts import read_rows
@@ -19,6 +20,14 @@ from meditron.files import atomic_write, atomic_write_json
 
 REDACTED = "[…]"
 _EXCERPT = 300
+
+
+@dataclass(frozen=True)
+class Benchmarks:
+    """The texts that must not be in the corpus, and what documents are held against."""
+
+    items: Sequence[Item]
+    index: Index
 
 
 @dataclass(kw_only=True)
@@ -32,7 +41,7 @@ class Contamination:
 
 
 def find_contamination(
-    plan: Plan, config: DecontaminateConfig, index: Index, parts: Path, folder: Path
+    plan: Plan, config: DecontaminateConfig, benchmarks: Benchmarks, parts: Path, folder: Path
 ) -> Contamination:
     """Judge all documents; writes `contamination.jsonl` and, to redact, `<chunk>.redact.json` to `folder`."""
     hits = {chunk.name: _load_hits(parts, chunk) for chunk in plan.chunks}
@@ -44,19 +53,19 @@ def find_contamination(
             verdicts = {
                 position: verdict
                 for position, own in hits[chunk.name].items()
-                if (verdict := judge(own, index, common))
+                if (verdict := judge(own, benchmarks.index, common))
             }
             texts = _texts_at(parts / f"{chunk.name}.parquet", verdicts)
             for position, verdict in verdicts.items():
                 found.update(verdict.keys())
-                for line in _lines(texts[position], verdict, index, config.action):
+                for line in _lines(texts[position], verdict, benchmarks.items, config.action):
                     report.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
             if config.action == "drop":
                 contamination.dropped += [(chunk.name, position) for position in verdicts]
             else:
                 spans = {position: _spans(verdict) for position, verdict in verdicts.items()}
                 atomic_write_json(folder / f"{chunk.name}.redact.json", spans)
-    contamination.benchmarks = _account(index, found)
+    contamination.benchmarks = _account(benchmarks.items, found)
     return contamination
 
 
@@ -74,7 +83,7 @@ def _texts_at(path: Path, positions: dict[int, Any]) -> dict[int, dict[str, Any]
 
 
 def _lines(
-    row: dict[str, Any], verdict: dict[int, tuple[str, list[Hit]]], index: Index, action: str
+    row: dict[str, Any], verdict: dict[int, tuple[str, list[Hit]]], items: Sequence[Item], action: str
 ) -> Iterator[dict[str, Any]]:
     """One line for each benchmark text that a document holds."""
     for item, (rule, hits) in sorted(verdict.items()):
@@ -82,12 +91,12 @@ def _lines(
         yield {
             "id": row["id"],
             "source": row["id"].split("/", 1)[0],
-            "benchmark": index.items[item].benchmark,
-            "item": index.items[item].name,
+            "benchmark": items[item].benchmark,
+            "item": items[item].name,
             "rule": rule,
             "action": action,
             "document_text": row["text"][start : min(end, start + _EXCERPT)],
-            "benchmark_text": index.items[item].text[:_EXCERPT],
+            "benchmark_text": items[item].text[:_EXCERPT],
         }
 
 
@@ -109,9 +118,9 @@ def redact(text: str, spans: list[tuple[int, int]]) -> str:
     return text
 
 
-def _account(index: Index, found: Counter[int]) -> dict[str, dict[str, int]]:
+def _account(items: Sequence[Item], found: Counter[int]) -> dict[str, dict[str, int]]:
     figures: dict[str, dict[str, int]] = {}
-    for position, item in enumerate(index.items):
+    for position, item in enumerate(items):
         own = figures.setdefault(item.benchmark, {"texts": 0, "too_short": 0, "found": 0})
         own["texts"] += 1
         own["too_short"] += len(word_hashes(item.text)) < SHORT

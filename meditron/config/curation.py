@@ -161,6 +161,11 @@ class CurateConfig:
     chunk_megabytes: float = 64.0
     """Input size of one task, the unit of parallel work and of resuming. Output files follow it, so
     the corpus is cut differently (with the same documents) when it changes."""
+    part: int | None = None
+    """Read only this part of the input, counted from 0, of `parts` equal ones, and stop: for jobs on several
+    machines. A run without it reads what is left, and finishes the corpus."""
+    parts: int = 1
+    """Parts that the input is read in, where `part` is set."""
     samples_per_reason: int = 3
     """Excerpts kept per source for each reason of dropping, for the report."""
 
@@ -169,6 +174,8 @@ class CurateConfig:
         _require_fraction("curate.max_bad_fraction", self.max_bad_fraction, closed=True)
         require(self.workers >= 1, "curate.workers", self.workers, "must be at least 1")
         require(self.chunk_megabytes > 0, "curate.chunk_megabytes", self.chunk_megabytes, "must be positive")
+        rule = f"must be from 0 to {self.parts - 1} (curate.parts is {self.parts})"
+        require(self.part is None or 0 <= self.part < self.parts, "curate.part", self.part, rule)
         require(self.samples_per_reason >= 0, "curate.samples_per_reason", self.samples_per_reason, "< 0")
         for name in self.sources:
             valid = bool(name) and all(letter.isalnum() or letter in "-_." for letter in name)

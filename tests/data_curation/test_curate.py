@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -7,7 +8,7 @@ import pytest
 from data_curation.curate import main
 from meditron.config import CurateConfig, Recipe, SourceConfig
 from meditron.config.recipe import resolve
-from meditron.errors import ConfigError, InputError, QuarantineError
+from meditron.errors import ConfigError, InputError, MeditronError, QuarantineError
 from meditron.manifest import read_manifest
 
 GOLDEN = "BP <140 mmHg or eGFR <60; target HbA1c >7%"
@@ -105,3 +106,21 @@ def test_an_unknown_reader_is_named(tmp_path: Path) -> None:
     recipe.curate.sources["notes"].reader = "jast"
     with pytest.raises(ConfigError, match="did you mean 'jats'"):
         main(recipe)
+
+
+def test_a_worker_that_is_killed_is_one_sentence_and_the_next_start_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_for(tmp_path, list(map(document, range(30))), workers=2, chunk_megabytes=0.001)
+    recipe.curate.sources["more"] = SourceConfig(path="b.jsonl", reader="jsonl")
+    (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(document(n)) for n in range(40, 60)))
+    with monkeypatch.context() as patch:
+        patch.setattr("data_curation.executor._start_worker", _die)
+        with pytest.raises(MeditronError, match=r"worker process was killed.*curate\.workers"):
+            main(recipe)
+    main(recipe)
+    assert len(texts(recipe, "train")) + len(texts(recipe, "validation")) == 50
+
+
+def _die(executor: object) -> None:
+    os._exit(9)
