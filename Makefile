@@ -30,8 +30,11 @@ format: .venv/.installed ## apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.installed ## every measurement in benchmarks/, side by side (hours on a laptop)
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+bench: demo ## what benchmarks/ measures without further data, side by side; its README lists the rest
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/tokenizing.py $(WORK_DIR)/base
+	$(BIN)/python benchmarks/conversion.py $(WORK_DIR)
+	$(BIN)/python benchmarks/training_step.py
 
 clean: ## remove what the targets made, the environment included
 	rm -rf .venv runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
