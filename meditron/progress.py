@@ -62,20 +62,23 @@ class Task:
         rate = (self.done - self._initial) / elapsed
         share = f" ({self.done / self.total:.0%})" if self.total else ""
         parts = [f"{self.description}:", f"{self.amount()}{share}"]
-        parts.append(f"{rate:,.3g}/s" if rate < 1000 else f"{rate:,.0f}/s")
+        shown = rate * self._scale()[0]
+        parts.append(f"{shown:,.3g}/s" if shown < 1000 else f"{shown:,.0f}/s")
         if self.total and rate > 0:
             parts.append(f"{format_seconds((self.total - self.done) / rate)} left")
         return "  ".join([*parts, self._figures()]).rstrip()
 
     def amount(self) -> str:
         """`3/10 steps`; of a few megabytes one decimal, and of less than one the kilobytes."""
-        done, total, unit = self.done, self.total, self.unit
-        digits = 0
-        if unit == "MB" and total is not None and total < 100:
-            scale, unit = (1024, "KB") if total < 1 else (1, "MB")
-            done, total, digits = done * scale, total * scale, 1
-        whole = "" if not total else f"/{total:,.{digits}f}"
-        return f"{done:,.{digits}f}{whole} {unit}"
+        scale, unit, digits = self._scale()
+        whole = "" if not self.total else f"/{self.total * scale:,.{digits}f}"
+        return f"{self.done * scale:,.{digits}f}{whole} {unit}"
+
+    def _scale(self) -> tuple[int, str, int]:
+        """Factor, unit and decimals that amounts are shown with."""
+        if self.unit == "MB" and self.total is not None and self.total < 100:
+            return (1024, "KB", 1) if self.total < 1 else (1, "MB", 1)
+        return 1, self.unit, 0
 
     def _figures(self) -> str:
         return "  ".join(f"{name} {_short(value)}" for name, value in self._fields.items())
