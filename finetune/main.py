@@ -64,7 +64,8 @@ def main(recipe: Recipe) -> int:
     run = RunFolder(config.run_dir)
     accelerator = _start(config)
     try:
-        return _run(recipe, run, accelerator)
+        with run.sole_writer(accelerator.is_main_process):
+            return _run(recipe, run, accelerator)
     except MeditronError as error:
         if accelerator.is_main_process and run.info():
             run.mark("failed", error=str(error))

@@ -1,6 +1,6 @@
 """The SLURM jobs of a recipe: which there are, how big each is, and which waits for which."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from launch.stages import STAGES
 from meditron.config import Recipe
@@ -8,16 +8,22 @@ from meditron.errors import ConfigError
 
 _ON_GPUS = ("pretrain", "finetune", "evaluate")
 _SAVING = ("pretrain", "finetune")
+PARTS = "curate-parts"
+"""Name of the array that reads the sources before `curate` puts them together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One stage as one job."""
+    """One stage as one job, or as an array of tasks."""
 
+    name: str
+    """Unique in the recipe."""
     stage: str
     """The verb."""
     after: tuple[str, ...]
-    """Stages of this recipe whose jobs must have succeeded."""
+    """Names of the jobs that must have succeeded."""
+    tasks: int | None = None
+    """Tasks of the array; None for a single job."""
     nodes: int = 1
     """Nodes."""
     tasks_per_node: int = 1
@@ -52,16 +58,44 @@ def plan_jobs(recipe: Recipe) -> list[Job]:
             "launch: the recipe has no stage to run; give --config with a recipe that has, or curate.sources"
         )
     waits = {stage.name: tuple(name for name in stage.after if name in names) for stage in STAGES}
-    return [_job(recipe, name, waits[name]) for name in names]
+    jobs: list[Job] = []
+    for name in names:
+        if name == "curate" and recipe.launch.curate_tasks > 1:
+            jobs.append(_job(recipe, PARTS, name, (), recipe.launch.curate_tasks))
+            jobs.append(_job(recipe, name, name, (PARTS,)))
+        else:
+            jobs.append(_job(recipe, name, name, waits[name], _tasks(recipe, name)))
+    return jobs
 
 
-def _job(recipe: Recipe, stage: str, after: tuple[str, ...]) -> Job:
+def _tasks(recipe: Recipe, stage: str) -> int | None:
+    """Tasks of a stage that is one array."""
+    tasks = min(recipe.launch.evaluate_tasks, len(recipe.evaluate.models))
+    return tasks if stage == "evaluate" and tasks > 1 else None
+
+
+def task_recipes(job: Job, recipe: Recipe) -> list[Recipe]:
+    """What each task of an array does: a recipe of its own."""
+    count = job.tasks or 0
+    if job.name == PARTS:
+        parts = [replace(recipe.curate, part=index, parts=count) for index in range(count)]
+        return [replace(recipe, curate=part) for part in parts]
+    models = list(recipe.evaluate.models.items())
+    shares = [dict(models[index::count]) for index in range(count)]
+    return [replace(recipe, evaluate=replace(recipe.evaluate, models=share)) for share in shares]
+
+
+def _job(
+    recipe: Recipe, name: str, stage: str, after: tuple[str, ...], tasks_of_array: int | None = None
+) -> Job:
     launch = recipe.launch
     on_gpus = stage in _ON_GPUS and launch.gpus_per_node > 0
     nodes, tasks = _size(recipe, stage)
     return Job(
+        name=name,
         stage=stage,
         after=after,
+        tasks=tasks_of_array,
         nodes=nodes,
         tasks_per_node=tasks,
         gpus_per_node=tasks if on_gpus else 0,

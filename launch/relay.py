@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
-from types import FrameType, TracebackType
-from typing import Self
+from types import FrameType
+
+from meditron.stopping import Listener
 
 PASSED_ON = {
     signal.SIGINT: signal.SIGINT,
@@ -15,30 +16,15 @@ PASSED_ON = {
 }
 
 
-class Relay:
+class Relay(Listener):
     """Runs processes one after another, and passes signals on to the one that runs."""
 
     def __init__(self) -> None:
+        super().__init__(PASSED_ON, self._note)
         self.received: signal.Signals | None = None
         """The first signal that came."""
         self._process: subprocess.Popen[bytes] | None = None
         self._unsent: signal.Signals | None = None
-
-    def __enter__(self) -> Self:
-        """Listen to signals; one that is ignored (nohup) stays so."""
-        listening = [number for number in PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
-        self._previous = {number: signal.signal(number, self._note) for number in listening}
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Give the signals back their meaning."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         passed_on = PASSED_ON[signal.Signals(number)]

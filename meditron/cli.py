@@ -21,6 +21,9 @@ class Verb(NamedTuple):
     entry: str
     sections: tuple[str, ...]
     help: str
+    actions: tuple[str, ...] = ()
+    """Second words, as in `meditron launch status`, each a function."""
+    actions_module: str = ""
 
 
 VERBS: dict[str, Verb] = {
@@ -28,9 +31,7 @@ VERBS: dict[str, Verb] = {
     "tokenize": Verb("data_curation.tokenize:main", ("tokenize",), "turn a corpus into Megatron shards"),
     "import": Verb("meditron.models.importing:main", ("model",), "GGUF or hub model to a clean base folder"),
     "pretrain": Verb("pretrain.main:main", ("model", "pretrain"), "continue training a base model on shards"),
-    "export": Verb(
-        "meditron.models.exporting:main", ("model", "export"), "checkpoint to a model folder"
-    ),
+    "export": Verb("meditron.models.exporting:main", ("model", "export"), "checkpoint to a model folder"),
     "finetune": Verb("finetune.main:main", ("finetune",), "instruction tuning of a Hugging Face folder"),
     "evaluate": Verb("evaluation.main:main", ("evaluate",), "questions and perplexity, models side by side"),
     "report": Verb(
@@ -38,7 +39,13 @@ VERBS: dict[str, Verb] = {
     ),
     "generate": Verb("meditron.generating:main", ("generate",), "try a model: a prompt, or a conversation"),
     "run": Verb("launch.run:main", ("run",), "all stages here, from the first unfinished one"),
-    "launch": Verb("launch.slurm:main", ("launch",), "the stages as SLURM jobs, or their scripts"),
+    "launch": Verb(
+        "launch.slurm:main",
+        ("launch",),
+        "the stages as SLURM jobs; launch status, logs, cancel, resume",
+        ("status", "logs", "cancel", "resume"),
+        "launch.manage",
+    ),
     "doctor": Verb(
         "launch.doctor:main", ("model", "pretrain", "launch"), "what this machine has, and a recipe needs"
     ),
@@ -81,6 +88,9 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         from meditron.config.check import suggest
 
         raise ConfigError(f"unknown command {name!r}{suggest(name, VERBS)}")
+    if arguments and arguments[0] in verb.actions:
+        action, *arguments = arguments
+        verb = verb._replace(entry=f"{verb.actions_module}:{action}")
     from meditron.config.loading import build_parser, dump_recipe, parse_recipe
 
     parser = build_parser(f"meditron {name}", verb.help, verb.sections)

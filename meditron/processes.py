@@ -1,7 +1,6 @@
 """Starting several processes of this program on one machine, and ending them together."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from meditron.errors import EXIT_CODES, TrainingError
-from meditron.stopping import SIGNALS
+from meditron.stopping import SIGNALS, Listener
 
 GRACE_SECONDS = 20.0
 """How long the others may take to end after one has ended with an error."""
@@ -37,15 +36,13 @@ def run_processes(arguments: Sequence[str], count: int, logs: Path) -> int:
         for process in processes:
             process.send_signal(number)
 
-    previous = {number: signal.signal(number, forward) for number in SIGNALS}
-    try:
-        rank, code = _wait(processes)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with Listener(SIGNALS, forward):
+        try:
+            rank, code = _wait(processes)
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
     if code in EXIT_CODES and (code == 0 or rank == 0 or code == 75):
         return code
     raise TrainingError(f"{arguments[0]}: process {rank} ended with code {code}; {_last_words(logs, rank)}")
@@ -90,6 +87,8 @@ def _wait(processes: "Sequence[subprocess.Popen[bytes]]") -> tuple[int, int]:
         if None not in codes:
             break
         time.sleep(0.05)
+    if failed and processes[0].poll() == failed[1]:
+        return 0, failed[1]  # all made the same mistake, and the first one has told the user
     return failed or (0, 0)
 
 

@@ -5,13 +5,15 @@ config.yaml   the resolved recipe
 log.jsonl     one JSON object a line, append-only
 checkpoints/  whole checkpoints
 triggers/     files an operator drops: `save`, `exit`
+starts/       a file for each start of the run, and a lock: only the last start may write
 """
 
 import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,6 +21,7 @@ from typing import Any, Literal, Self
 import yaml
 
 from meditron.errors import InputError
+from meditron.fencing import Fence
 from meditron.files import atomic_write_json, atomic_write_text, disk_errors
 from meditron.manifest import config_hash, git_revision, package_versions
 
@@ -30,6 +33,28 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._fence: Fence | None = None
+
+    @contextmanager
+    def sole_writer(self, is_main: bool = True) -> Iterator[None]:
+        """Take the folder over from an earlier start of the run, on the process that writes to it."""
+        if not is_main:
+            yield
+            return
+        self._fence = Fence.take(self.path)
+        try:
+            yield
+        finally:
+            self._fence.release()
+
+    def check_writer(self) -> None:
+        """Refuse to write once a later start has taken the folder over.
+
+        Raises:
+            TakenOverError: one has.
+        """
+        if self._fence is not None:
+            self._fence.check()
 
     @property
     def checkpoints(self) -> Path:
@@ -85,11 +110,13 @@ class RunFolder:
 
     def mark(self, state: State, **fields: Any) -> None:  # noqa: ANN401 - JSON values
         """Record how the run stands, with any further fields."""
+        self.check_writer()
         info = {**self.info(), "state": state, "ended": _now(), **fields}
         atomic_write_json(self.path / "run.json", info)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line; a single write, so that a killed run leaves at most one cut line."""
+        self.check_writer()
         line = json.dumps({"time": round(time.time(), 3), **record}) + "\n"
         with disk_errors(self.log_path):
             descriptor = os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
@@ -9,22 +10,26 @@ from typing import Self
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
-class StopRequest:
-    """Whether this process was asked to stop, from entering to leaving it as a context.
+class Listener:
+    """Calls a function on signals, from entering to leaving it as a context.
 
-    A second signal exits at once.
+    A signal that is ignored stays so: nohup ignores HUP.
 
     Args:
-        triggers: folder in which an operator drops `exit` (save and stop) or `save` (save and go on).
+        numbers: the signals.
+        handler: called with the number of the signal and the frame it came in.
     """
 
-    def __init__(self, triggers: Path) -> None:
-        self._triggers = triggers
-        self._signalled = False
+    def __init__(
+        self, numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], None]
+    ) -> None:
+        self._numbers = tuple(numbers)
+        self._handler = handler
 
     def __enter__(self) -> Self:
-        """Listen to signals."""
-        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        """Listen to the signals."""
+        heard = [number for number in self._numbers if signal.getsignal(number) != signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._handler) for number in heard}
         return self
 
     def __exit__(
@@ -36,6 +41,21 @@ class StopRequest:
         """Give the signals back their meaning."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+class StopRequest(Listener):
+    """Whether this process was asked to stop, from entering to leaving it as a context.
+
+    A second signal exits at once.
+
+    Args:
+        triggers: folder in which an operator drops `exit` (save and stop) or `save` (save and go on).
+    """
+
+    def __init__(self, triggers: Path) -> None:
+        super().__init__(SIGNALS, self._note)
+        self._triggers = triggers
+        self._signalled = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._signalled:

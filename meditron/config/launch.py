@@ -45,6 +45,10 @@ class LaunchConfig:
 
     dry_run: bool = False
     """Print the exact scripts and the commands that submit them, and write nothing."""
+    local: bool = False
+    """Run the stages on this machine, in the background, instead of submitting jobs."""
+    job: str | None = None
+    """The one job that `launch status`, `logs` and `cancel` are about, such as `pretrain`. Default: all."""
     job_name: str = "meditron"
     """Name of the jobs, followed by `-<stage>`."""
     partition: str | None = None
@@ -87,13 +91,38 @@ class LaunchConfig:
     """Queue a training job again when it has saved before its time limit, and any job whose node failed."""
     scratch: str | None = None
     """Folder for temporary files that exists on every node (TMPDIR). Default: the cluster's."""
+    curate_tasks: int = 1
+    """Tasks of the job array that reads the sources; more than 1 reads them on as many cores or nodes."""
+    evaluate_tasks: int = 1
+    """Tasks of the job array that evaluates the models; each takes its share of `evaluate.models`."""
+    snapshot: bool = True
+    """Run the jobs from a copy of this package's code in `<work_dir>/launch/code`, so that a later change
+    of the code does not reach jobs that wait or are queued again."""
+    max_idle_restarts: int = 3
+    """Starts in a row of a training job that brought no new checkpoint, after which it is given up."""
+    health_check: bool | None = None
+    """Look at every node before a training stage starts: GPUs visible and without memory errors, room on the
+    disks, clocks that agree, an all-reduce over all processes. Default: where there are GPUs."""
+    health_command: str | None = None
+    """A further line of shell that must succeed on every node before a training stage, such as
+    `dcgmi diag -r 1`. Nodes that fail are left out when the job is queued again."""
+    min_free_gb: float = 10.0
+    """Free room that the health check asks for in `work_dir` and `scratch`, GB."""
 
     def __post_init__(self) -> None:
         for name in ("job_name", "partition", "cpu_partition", "account", "qos"):
             value = getattr(self, name)
             fits = value is None or _NAME.fullmatch(value) is not None
             require(fits, f"launch.{name}", value, "may hold only letters, digits and . _ - @ + ,")
-        for name, least in (("nodes", 1), ("gpus_per_node", 0), ("cpus_per_task", 1)):
+        for name, least in (
+            ("nodes", 1),
+            ("gpus_per_node", 0),
+            ("cpus_per_task", 1),
+            ("curate_tasks", 1),
+            ("evaluate_tasks", 1),
+            ("max_idle_restarts", 1),
+            ("min_free_gb", 0),
+        ):
             number = getattr(self, name)
             require(number is None or number >= least, f"launch.{name}", number, f"must be at least {least}")
         self._check_limits()
@@ -118,7 +147,7 @@ class LaunchConfig:
         for name in ("setup", "container", "srun_options"):
             for value in getattr(self, name):
                 _require_one_line(f"launch.{name}", value)
-        for name in ("python", "scratch"):
+        for name in ("python", "scratch", "health_command", "job"):
             text = getattr(self, name)
             require(text is None or text, f"launch.{name}", text, "is empty; leave it out for the default")
             _require_one_line(f"launch.{name}", text or "")

@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from meditron.config.check import suggest
+from meditron.config.launch import LaunchConfig
 from meditron.config.recipe import Recipe, resolve
 from meditron.errors import ConfigError
 
@@ -48,6 +49,7 @@ def build_parser(prog: str, description: str, sections: Sequence[str]) -> Recipe
     )
     parser.hidden = frozenset(f.name for f in fields(Recipe) if is_dataclass(f.type)) - set(sections)
     parser.add_argument("--config", action="config", help="recipe (YAML); the command line overrides it")
+    parser.add_argument("--cluster", help="file of `launch` settings alone (YAML), over those of the recipe")
     parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_class_arguments(Recipe, sub_configs=False)
@@ -60,11 +62,12 @@ def parse_recipe(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Reci
     Raises:
         ConfigError: an unknown key (dotted path, nearest valid name) or a value of the wrong type.
     """
-    for path in _config_files(arguments):
+    for path in _values(arguments, "--config"):
         _check_file(path)
     _check_flags(arguments)
+    clusters = [word for path in _values(arguments, "--cluster") for word in ("--config", _cluster(path))]
     try:
-        namespace = parser.parse_args(list(arguments))
+        namespace = parser.parse_args([*_recipes_first(arguments, clusters)])
         built = parser.instantiate(namespace)
     except ArgumentError as error:
         raise ConfigError(_one_sentence(error)) from error
@@ -92,24 +95,44 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe_dict(recipe), sort_keys=False, allow_unicode=True)
 
 
-def _config_files(arguments: Sequence[str]) -> Iterator[str]:
+def _values(arguments: Sequence[str], option: str) -> Iterator[str]:
     for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        if argument == "--config":
+        if argument == option:
             yield following
-        elif argument.startswith("--config="):
-            yield argument.removeprefix("--config=")
+        elif argument.startswith(f"{option}="):
+            yield argument.removeprefix(f"{option}=")
+
+
+def _recipes_first(arguments: Sequence[str], clusters: Sequence[str]) -> Iterator[str]:
+    """The command line with the cluster's settings after the recipes and before all that overrides them."""
+    ends = [index + 1 for index, word in enumerate(arguments) if f"{word}=".startswith("--config=")]
+    end = min(ends[-1] + (arguments[ends[-1] - 1] == "--config"), len(arguments)) if ends else 0
+    yield from arguments[:end]
+    yield from clusters
+    yield from arguments[end:]
 
 
 def _check_file(path: str) -> None:
+    _check_keys(_read_mapping(path, "--config"), Recipe, "", path)
+
+
+def _cluster(path: str) -> str:
+    """A cluster file as the recipe that has nothing else."""
+    content = _read_mapping(path, "--cluster")
+    _check_keys(content, LaunchConfig, "", path)
+    return yaml.safe_dump({"launch": content})
+
+
+def _read_mapping(path: str, option: str) -> dict[Any, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text())
     except OSError as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); check the path") from error
+        raise ConfigError(f"{option} {path}: cannot be read ({error.strerror}); check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict | None):
         raise ConfigError(f"{path}: a recipe maps stages to settings, this is a {type(content).__name__}")
-    _check_keys(content or {}, Recipe, "", path)
+    return content or {}
 
 
 def _check_keys(content: Mapping[Any, Any], cls: type, prefix: str, where: str) -> None:
@@ -143,7 +166,7 @@ def _check_flags(arguments: Sequence[str]) -> None:
     for argument in arguments:
         if argument.startswith("--") and argument[2:3].isalpha():
             name = argument[2:].split("=")[0]
-            if name not in ("config", "print_config", "debug", "help"):
+            if name not in ("config", "cluster", "print_config", "debug", "help"):
                 _check_dotted(name)
 
 

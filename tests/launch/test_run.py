@@ -107,7 +107,7 @@ def test_runs_every_stage_of_the_recipe_once(
     told = capsys.readouterr().err
     assert "import    skipped: model.import_from is not set" in told
     assert "evaluate  skipped: no evaluate settings in the recipe" in told
-    assert "[3/6] pretrain  finished in 0:0" in told
+    assert "[3/6] pretrain  finished in " in told
     assert f"report: {tmp_path}/work/report.html" in told
     assert all(
         record["state"] == "finished" and record["seconds"] > 0 for record in records(tmp_path).values()

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from launch.jobs import plan_jobs
-from launch.slurm import dry_run, launch_folder, main, script
+from launch.script import launch_folder, script
+from launch.slurm import dry_run, main
 from meditron.cli import main as command_line
 from meditron.config import FinetuneConfig, LaunchConfig, Recipe, resolve
 from meditron.config.launch import slurm_seconds
@@ -72,7 +73,7 @@ def small(launch: LaunchConfig, work_dir: str = "runs/x", **parallel: int) -> Re
 def test_scripts_are_the_golden_ones(name: str, overrides: tuple[str, ...]) -> None:
     recipe = load_recipe(HERE / "recipe.yaml", overrides)
     jobs = plan_jobs(recipe)
-    text = dry_run(jobs, {job.stage: script(job, recipe) for job in jobs}, launch_folder(recipe))
+    text = dry_run(jobs, {job.name: script(job, recipe) for job in jobs}, launch_folder(recipe))
     golden = HERE / "golden" / f"{name}.txt"
     if os.environ.get("MEDITRON_WRITE_GOLDEN"):
         golden.write_text(text)
@@ -114,6 +115,7 @@ def test_no_value_breaks_out_of_the_script(
     assert directives(text) == directives(pretrain_script(LaunchConfig(gpus_per_node=0)))
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     environment = stubs(tmp_path)
+    (tmp_path / "runs/x/launch/done").mkdir(parents=True, exist_ok=True)
     subprocess.run(["bash"], input=text, text=True, check=True, cwd=tmp_path, env=environment)
     *arguments, noted, temporary, end = (tmp_path / "record").read_text().split("\0")
     assert end == ""
@@ -240,58 +242,6 @@ def test_without_slurm_it_says_what_else_there_is(tmp_path: Path, monkeypatch: p
     with pytest.raises(EnvironmentMissingError, match="sbatch is not on the PATH; start this on a login"):
         main(small(LaunchConfig(), work_dir=str(tmp_path / "work")))
     assert not (tmp_path / "work").exists()
-
-
-SBATCH = """#!/bin/bash
-echo "$@" >> "$0.calls"
-n=$(wc -l < "$0.calls")
-[ "$n" -lt "${FAIL_AT:-99}" ] || { echo "invalid partition" >&2; exit 1; }
-echo "$((100 + n));cluster"
-"""
-
-
-def fake_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    (commands / "sbatch").write_text(SBATCH)
-    (commands / "sbatch").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
-    return commands / "sbatch.calls"
-
-
-def test_each_job_waits_for_those_it_reads_from(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    calls = fake_sbatch(tmp_path, monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    main(recipe)
-    folder = "runs/medical/launch"
-    after = "--dependency=afterok:{} --kill-on-invalid-dep=yes"
-    assert calls.read_text().splitlines() == [
-        f"--parsable {folder}/curate.sbatch",
-        f"--parsable {after.format('101')} {folder}/tokenize.sbatch",
-        f"--parsable {after.format('102')} {folder}/pretrain.sbatch",
-        f"--parsable {after.format('103')} {folder}/export.sbatch",
-        f"--parsable {after.format('104')} {folder}/finetune.sbatch",
-        f"--parsable {after.format('101:102:103:104:105')} {folder}/report.sbatch",
-    ]
-    assert "tokenize  job 102 after curate" in capsys.readouterr().err
-    submitted = load_recipe(tmp_path / folder / "recipe.yaml")
-    assert submitted == recipe
-    golden = (HERE / "golden" / "nodes.txt").read_text()
-    assert (tmp_path / folder / "pretrain.sbatch").read_text() in golden
-
-
-def test_a_refusal_names_what_is_queued_already(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_sbatch(tmp_path, monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FAIL_AT", "3")
-    with pytest.raises(EnvironmentMissingError) as error:
-        main(recipe)
-    assert "pretrain.sbatch: sbatch refuses it (invalid partition)" in str(error.value)
-    assert "scancel 101 102" in str(error.value)
 
 
 def test_the_default_python_is_this_one() -> None:

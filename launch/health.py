@@ -1,0 +1,199 @@
+"""Before a training job: whether its nodes are fit, by all of its processes at once.
+
+`python -m launch.health`: each process looks at its own node; the first gathers what they found and names the
+unfit nodes in a file; all end with the same code.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from meditron.errors import EnvironmentMissingError
+
+GB = 1e9
+CLOCK_SECONDS = 5.0
+"""How far a node's clock may be from the median."""
+COMMAND_SECONDS = 600
+TIMEOUT_MINUTES = 5.0
+"""How long processes wait for each other."""
+ELEMENTS = 2**22
+"""Size of the all-reduce, fp32 numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one process found."""
+
+    node: str
+    """Name of its node, as SLURM has it."""
+    problems: tuple[str, ...]
+    """What is wrong there."""
+    clock: float
+    """Seconds since 1970, at about the same moment on all."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check the nodes of this job.
+
+    Returns:
+        0, or the exit code of EnvironmentMissingError when a node is unfit.
+    """
+    options = _options(arguments)
+    node = os.environ.get("SLURMD_NODENAME", platform.node())
+    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
+    problems = tuple(local_problems(options)) if is_first_here else ()
+    findings = _gather(node, problems)
+    unfit = unfit_nodes(findings)
+    is_main = os.environ.get("RANK", "0") == "0"
+    if unfit:
+        if is_main:
+            _report(unfit, options.unfit)
+        return EnvironmentMissingError.exit_code
+    seconds = all_reduce()
+    if is_main:
+        count = len({finding.node for finding in findings})
+        megabytes = ELEMENTS * 4 / 1e6
+        print(f"health: {count} nodes are fit; an all-reduce of {megabytes:.0f} MB took {seconds:.3f} s")
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m launch.health", description=__doc__)
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs that each node must show")
+    parser.add_argument("--min-free-gb", type=float, default=0.0, help="room that each --folder must have")
+    parser.add_argument("--folder", action="append", default=[], help="folder that must be writable")
+    parser.add_argument("--command", help="line of shell that must succeed on each node")
+    parser.add_argument("--unfit", type=Path, required=True, help="file that unfit nodes are added to")
+    return parser.parse_args(arguments)
+
+
+def local_problems(options: argparse.Namespace) -> Iterator[str]:
+    """What is wrong with this node."""
+    yield from _gpu_problems(options.gpus)
+    for folder in options.folder:
+        yield from _disk_problems(Path(folder), options.min_free_gb)
+    if options.command:
+        yield from _command_problems(options.command)
+
+
+def _gpu_problems(wanted: int) -> Iterator[str]:
+    if not wanted:
+        return
+    import torch
+
+    found = torch.cuda.device_count()
+    if found < wanted:
+        yield f"{found} of {wanted} GPUs are visible"
+    query = ["nvidia-smi", "--query-gpu=index,ecc.errors.uncorrected.volatile.total", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        yield f"nvidia-smi does not answer ({error})"
+        return
+    yield from ecc_problems(told)
+
+
+def ecc_problems(told: str) -> Iterator[str]:
+    """GPUs with memory errors, from nvidia-smi's `index, errors` lines; `[N/A]` is a GPU that counts none."""
+    for line in told.splitlines():
+        index, _, errors = (word.strip() for word in line.partition(","))
+        if errors.isdigit() and int(errors) > 0:
+            yield f"GPU {index} has {errors} uncorrected memory errors"
+
+
+def _disk_problems(folder: Path, min_free_gb: float) -> Iterator[str]:
+    from launch.checks import free_disk
+
+    probe = folder / f".health-{platform.node()}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("fit")
+        probe.unlink()
+        free = free_disk(folder) / GB
+    except OSError as error:
+        yield f"{folder} cannot be written ({error.strerror})"
+        return
+    if free < min_free_gb:
+        yield f"{folder} has {free:.1f} GB free, {min_free_gb:g} are asked for"
+
+
+def _command_problems(command: str) -> Iterator[str]:
+    try:
+        done = subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        yield f"launch.health_command did not end in {COMMAND_SECONDS} s"
+        return
+    if done.returncode:
+        last = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["it said nothing"]
+        yield f"launch.health_command ended with code {done.returncode}: {last[0]}"
+
+
+def _gather(node: str, problems: tuple[str, ...]) -> list[Finding]:
+    """The findings of all processes, on each of them."""
+    import torch.distributed as dist
+
+    from meditron.models.megatron.parallel import join_group
+
+    join_group(TIMEOUT_MINUTES)
+    dist.barrier()
+    mine = Finding(node=node, problems=problems, clock=time.time())
+    findings: list[Finding] = [mine] * dist.get_world_size()
+    dist.all_gather_object(findings, mine)
+    return findings
+
+
+def unfit_nodes(findings: Sequence[Finding]) -> dict[str, list[str]]:
+    """Node to its problems, the clocks compared."""
+    median = statistics.median(finding.clock for finding in findings)
+    unfit: dict[str, list[str]] = {}
+    for finding in findings:
+        problems = list(finding.problems)
+        if abs(finding.clock - median) > CLOCK_SECONDS:
+            problems.append(f"the clock is {finding.clock - median:+.0f} s off")
+        if problems:
+            unfit.setdefault(finding.node, []).extend(problems)
+    return unfit
+
+
+def _report(unfit: dict[str, list[str]], path: Path) -> None:
+    for node, problems in unfit.items():
+        print(f"health: {node} is not fit: {'; '.join(problems)}", file=sys.stderr)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as handle:
+        handle.writelines(f"{node}\n" for node in unfit)
+
+
+def all_reduce() -> float:
+    """Sum ones over all processes, twice; returns the seconds of the second time.
+
+    Raises:
+        EnvironmentMissingError: the sum is wrong.
+    """
+    import torch
+    import torch.distributed as dist
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for _ in range(2):
+        numbers = torch.ones(ELEMENTS, device=device)
+        began = time.perf_counter()
+        dist.all_reduce(numbers)
+        total = float(numbers[-1])  # waits for the device
+        seconds = time.perf_counter() - began
+    size = dist.get_world_size()
+    if total != size:
+        raise EnvironmentMissingError(f"health: an all-reduce over {size} processes gave {total}; check NCCL")
+    dist.destroy_process_group()
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())
