@@ -19,6 +19,9 @@ from torch.nn import functional as F
 from .attention import landmark_weights
 
 _FIRST_CAPACITY = 64
+RECENCY = 1e-5
+"""Added to a block's score for each block before it. In the first layer all landmarks have the same key;
+which of them is read shall not hang on rounding."""
 
 
 @dataclass(kw_only=True)
@@ -296,8 +299,9 @@ class LandmarkMemory:
         self.read_bytes += landmarks.numel() * landmarks.element_size()
         grouped = torch.unflatten(q_BHQD, 1, (landmarks.shape[1], -1))
         scores = (grouped @ landmarks[:, :, None].transpose(-1, -2)).flatten(1, 2).float()
-        scores = self._with_recent(scores, landmarks, grouped).mul_(scale)
-        absent = torch.arange(count, device=scores.device) >= blocks_B[:, None, None, None]
+        number_N = torch.arange(count, device=scores.device)
+        scores = self._with_recent(scores, landmarks, grouped).mul_(scale).add_(number_N * RECENCY)
+        absent = number_N >= blocks_B[:, None, None, None]
         scores = scores.masked_fill(absent, -torch.inf)
         if self.retrieval == "head_token":
             return scores
