@@ -4,9 +4,11 @@ Only the standard library and the error classes are imported here, so that `medi
 """
 
 import importlib
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from meditron.errors import EXIT_CODES, ConfigError, MeditronError
@@ -24,6 +26,8 @@ class Verb(NamedTuple):
     actions: tuple[str, ...] = ()
     """Second words, as in `meditron launch status`, each a function."""
     actions_module: str = ""
+    words: str = ""
+    """Setting, a list, that further words without `--` are the value of, as in `meditron compare A B`."""
 
 
 VERBS: dict[str, Verb] = {
@@ -45,6 +49,20 @@ VERBS: dict[str, Verb] = {
         "the stages as SLURM jobs; launch status, logs, cancel, resume",
         ("status", "logs", "cancel", "resume"),
         "launch.manage",
+    ),
+    "checkpoint": Verb(
+        "meditron.checkpoint_tools:main",
+        ("checkpoints",),
+        "checkpoint list, checkpoint verify: what there is, and whether it is intact",
+        ("list", "verify"),
+        "meditron.checkpoint_tools",
+        "checkpoints.paths",
+    ),
+    "compare": Verb(
+        "meditron.comparing:main",
+        ("compare",),
+        "two training runs: are their losses equal, and from which step not",
+        words="compare.runs",
     ),
     "doctor": Verb(
         "launch.doctor:main", ("model", "pretrain", "launch"), "what this machine has, and a recipe needs"
@@ -91,6 +109,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     if arguments and arguments[0] in verb.actions:
         action, *arguments = arguments
         verb = verb._replace(entry=f"{verb.actions_module}:{action}")
+    arguments = name_words(verb, arguments)
     from meditron.config.loading import build_parser, dump_recipe, parse_recipe
 
     parser = build_parser(f"meditron {name}", verb.help, verb.sections)
@@ -101,6 +120,13 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     return _entry(verb)(recipe) or 0
 
 
+def name_words(verb: Verb, arguments: Sequence[str]) -> list[str]:
+    """Arguments with the words before the first option as the value of the setting that takes them."""
+    words = [*takewhile(lambda word: not word.startswith("-"), arguments)] if verb.words else []
+    named = [f"--{verb.words}", json.dumps(words)] if words else []
+    return [*named, *arguments[len(words) :]]
+
+
 def _entry(verb: Verb) -> "Callable[[Recipe], int | None]":
     module, function = verb.entry.split(":")
     entry: Callable[[Recipe], int | None] = getattr(importlib.import_module(module), function)
@@ -108,7 +134,7 @@ def _entry(verb: Verb) -> "Callable[[Recipe], int | None]":
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {name:<9} {verb.help}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:<10} {verb.help}" for name, verb in VERBS.items())
     codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
     return (
         "usage: meditron COMMAND --config RECIPE.yaml [--section.field VALUE ...]\n\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meditron.cli import VERBS
+from meditron.cli import VERBS, name_words
 from meditron.config.loading import build_parser, parse_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +38,7 @@ def test_every_meditron_command_parses(command: str, monkeypatch: pytest.MonkeyP
     assert verb in VERBS
     if arguments and arguments[0] in VERBS[verb].actions:
         del arguments[0]
+    arguments = name_words(VERBS[verb], arguments)
     if "--help" not in arguments:
         parse_recipe(build_parser("meditron", "", ()), arguments)
 

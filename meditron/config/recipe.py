@@ -10,6 +10,7 @@ from meditron.config.generate import GenerateConfig
 from meditron.config.launch import LaunchConfig, ReportConfig, RunConfig
 from meditron.config.model import ExportConfig, ModelConfig
 from meditron.config.pretrain import PretrainConfig
+from meditron.config.runs import CheckpointsConfig, CompareConfig
 
 
 @dataclass(kw_only=True)
@@ -45,6 +46,10 @@ class Recipe:
     """The SLURM job."""
     run: RunConfig = field(default_factory=RunConfig)
     """Which stages `meditron run` goes through."""
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    """Looking at checkpoints."""
+    compare: CompareConfig = field(default_factory=CompareConfig)
+    """Comparing two runs."""
 
 
 def resolve(recipe: Recipe) -> Recipe:
