@@ -38,6 +38,8 @@ def corpus_statistics(
                 for rule, count in sorted(ledger.removed.items())
             },
             **({"survival": _survival(ledger)} if ledger.survival.tokens else {}),
+            "would_drop": dict(sorted(ledger.would_drop.items())),
+            "phi": {"documents": ledger.phi_documents, "found": dict(sorted(ledger.phi.items()))},
             "license": source.license,
             "licenses": dict(sorted(licenses.items())),
             "samples": [sample for _, samples in sorted(ledger.samples.items()) for sample in samples],

@@ -4,6 +4,7 @@ Leaves in the parts folder, for each chunk:
   <chunk>.parquet           the documents that passed, in reading order
   <chunk>.json              its ledger
   <chunk>.quarantine.jsonl  its unreadable records
+  <chunk>.hits.jsonl        which documents share words with benchmarks, where these are looked for
 """
 
 import json
@@ -21,12 +22,15 @@ from data_curation.dedup.exact import document_key
 from data_curation.dedup.near import signature
 from data_curation.dedup.work import work_key
 from data_curation.executor import Report
-from data_curation.filters import DocumentFilter, build_filters
-from data_curation.ledger import Ledger
+from data_curation.filters import DocumentFilter, build_filters, watched_filters
+from data_curation.ledger import Account, Ledger
 from data_curation.parts import PartWriter, part_schema
+from data_curation.phi import CLASSES, find, in_context, redact
 from data_curation.plan import Chunk, Plan
 from data_curation.readers import BadRecord, RawDocument, read_source
-from meditron.config import CleanConfig, CurateConfig
+from meditron.config import CleanConfig, CurateConfig, PhiConfig
+from meditron.config.check import suggest
+from meditron.errors import ConfigError
 from meditron.files import atomic_write_json, disk_errors, sha256_file
 
 MEGABYTE = 2**20
@@ -45,14 +49,14 @@ class ReadChunk(PipelineStep):  # type: ignore[misc]
     name = "read chunk"
     type = "reader"
 
-    def __init__(self, plan: Plan, folder: Path, reports: Path, account: "Account") -> None:
+    def __init__(self, plan: Plan, folder: Path, reports: Path, account: Account) -> None:
         super().__init__()
         self._plan, self._folder, self._reports, self._account = plan, folder, reports, account
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:  # noqa: ANN401
         """Yield the chunk's documents, with `title` and `license` in their metadata."""
         chunk = self._plan.chunks[rank]
-        ledger = self._account.open(chunk)
+        ledger = self._account.open(chunk.source)
         limit = self._plan.sources[chunk.source].limit
         report = Report(self._reports, rank)
         quarantine = self._folder / f"{chunk.name}.quarantine.jsonl"
@@ -85,6 +89,7 @@ class ReadChunk(PipelineStep):  # type: ignore[misc]
             "license": raw.license or self._plan.sources[chunk.source].license,
             "fields": raw.metadata,
             "same_text": raw.same_text,
+            "kind": self._plan.sources[chunk.source].kind,
         }
         return Document(text=raw.text, id=f"{chunk.source}/{raw.id}", metadata=metadata)
 
@@ -100,7 +105,7 @@ class Clean(PipelineStep):  # type: ignore[misc]
     name = "clean"
     type = "format"
 
-    def __init__(self, config: CleanConfig, account: "Account") -> None:
+    def __init__(self, config: CleanConfig, account: Account) -> None:
         super().__init__()
         self._config, self._account = config, account
 
@@ -122,31 +127,78 @@ class Filter(PipelineStep):  # type: ignore[misc]
 
     Args:
         rules: asked in order; the first refusal decides.
+        watched: asked about what is kept; their refusals are only counted.
         account: shared with the other steps of the same task.
     """
 
     name = "filters"
     type = "filter"
 
-    def __init__(self, rules: Sequence[DocumentFilter], account: "Account") -> None:
+    def __init__(
+        self, rules: Sequence[DocumentFilter], watched: Sequence[DocumentFilter], account: Account
+    ) -> None:
         super().__init__()
-        self._rules, self._account = rules, account
+        self._rules, self._watched, self._account = rules, watched, account
 
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents that all rules let pass."""
         for document in data:
-            reason = self._refusal(document)
-            if reason is None:
-                yield document
-            else:
+            reason = _refusal(self._rules, document)
+            if reason is not None:
                 self._account.ledger.drop(document.id, document.text, reason)
+                continue
+            watched = _refusal(self._watched, document)
+            if watched is not None:
+                self._account.ledger.would_drop[watched] += 1
+                self._account.ledger.sample(document.id, document.text, f"general rules: {watched}")
+            yield document
 
-    def _refusal(self, document: Document) -> str | None:
-        for rule in self._rules:
-            verdict = rule(document)
-            if verdict is not True:
-                return verdict[1]
-        return None
+
+def _refusal(rules: Sequence[DocumentFilter], document: Document) -> str | None:
+    for rule in rules:
+        verdict = rule(document)
+        if verdict is not True:
+            return verdict[1]
+    return None
+
+
+class LookForPatients(PipelineStep):  # type: ignore[misc]
+    """Finds identifiers of people, counts them, and does with them what the policy says.
+
+    Args:
+        config: the policy.
+        account: shared with the other steps of the same task.
+
+    Raises:
+        ConfigError: a class is not known.
+    """
+
+    name = "look for patients"
+    type = "filter"
+
+    def __init__(self, config: PhiConfig, account: Account) -> None:
+        super().__init__()
+        self._action, self._account = config.action, account
+        self._classes = frozenset(config.classes or CLASSES)
+        for name in self._classes.difference(CLASSES):
+            raise ConfigError(f"curate.phi.classes: no class is called {name!r}{suggest(name, CLASSES)}")
+
+    def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Yield what stays, with placeholders where these are wanted."""
+        for document in data:
+            findings = [finding for finding in find(document.text) if finding.kind in self._classes]
+            if findings:
+                ledger = self._account.ledger
+                ledger.phi.update(finding.kind for finding in findings)
+                ledger.phi_documents += 1
+                for finding in findings:  # excerpts go to the report, so they never show what was found
+                    ledger.sample(document.id, in_context(document.text, finding), f"phi: {finding.kind}")
+                if self._action == "drop":
+                    ledger.drop(document.id, redact(document.text, findings), "identifies a person")
+                    continue
+                if self._action == "redact":
+                    document.text = redact(document.text, findings)
+            yield document
 
 
 class LookForBenchmarks(PipelineStep):  # type: ignore[misc]
@@ -190,7 +242,7 @@ class WritePart(PipelineStep):  # type: ignore[misc]
     name = "write part"
     type = "writer"
 
-    def __init__(self, plan: Plan, folder: Path, account: "Account", near: bool) -> None:
+    def __init__(self, plan: Plan, folder: Path, account: Account, near: bool) -> None:
         super().__init__()
         self._plan, self._folder, self._account, self._near = plan, folder, account, near
 
@@ -218,25 +270,6 @@ def _row(document: Document, near: bool) -> dict[str, Any]:
     }
 
 
-class Account:
-    """The ledger of the task at work, shared by its steps; travels to the worker with them."""
-
-    def __init__(self, samples_per_reason: int) -> None:
-        self._samples_per_reason = samples_per_reason
-        self._ledger: Ledger | None = None
-
-    def open(self, chunk: Chunk) -> Ledger:
-        """Begin a chunk's ledger."""
-        self._ledger = Ledger(source=chunk.source, samples_per_reason=self._samples_per_reason)
-        return self._ledger
-
-    @property
-    def ledger(self) -> Ledger:
-        """The chunk's ledger."""
-        assert self._ledger is not None, "ReadChunk opens the account before any step uses it"
-        return self._ledger
-
-
 def extract_steps(
     plan: Plan, config: CurateConfig, folder: Path, reports: Path, index: Index | None
 ) -> list[PipelineStep]:
@@ -246,7 +279,8 @@ def extract_steps(
     return [
         ReadChunk(plan, folder, reports, account),
         Clean(config.clean, account),
-        Filter(build_filters(config.filters), account),
+        Filter(build_filters(config.filters), watched_filters(config.filters), account),
+        *([LookForPatients(config.phi, account)] if config.phi.action != "off" else []),
         *([LookForBenchmarks(plan, folder, index)] if index is not None else []),
         WritePart(plan, folder, account, config.dedup.near),
     ]

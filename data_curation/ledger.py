@@ -12,7 +12,7 @@ import xxhash
 from data_curation.clean.audit import Survival
 
 EXCERPT_CHARACTERS = 240
-_COUNTERS = ("dropped", "removed", "removed_characters")
+_COUNTERS = ("dropped", "would_drop", "removed", "removed_characters", "phi")
 
 
 @dataclass(kw_only=True)
@@ -31,6 +31,12 @@ class Ledger:
     """File and reason of the first of them."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Reason to number of documents."""
+    would_drop: Counter[str] = field(default_factory=Counter)
+    """Reason to number of documents that rules which are only watched would drop."""
+    phi: Counter[str] = field(default_factory=Counter)
+    """Class of identifier to number of passages."""
+    phi_documents: int = 0
+    """Documents that have one."""
     samples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     """Reason to excerpts of documents it dropped."""
     removed: Counter[str] = field(default_factory=Counter)
@@ -81,12 +87,36 @@ class Ledger:
         return cls(**content)
 
 
+class Account:
+    """The ledger of the task at work, shared by its steps; travels to the worker with them.
+
+    Args:
+        samples_per_reason: excerpts kept for each reason.
+    """
+
+    def __init__(self, samples_per_reason: int) -> None:
+        self._samples_per_reason = samples_per_reason
+        self._ledger: Ledger | None = None
+
+    def open(self, source: str) -> Ledger:
+        """Begin the ledger of a chunk of a source."""
+        self._ledger = Ledger(source=source, samples_per_reason=self._samples_per_reason)
+        return self._ledger
+
+    @property
+    def ledger(self) -> Ledger:
+        """The chunk's ledger."""
+        assert self._ledger is not None, "ReadChunk opens the account before any step uses it"
+        return self._ledger
+
+
 def merge(ledgers: Iterable[Ledger], source: str, samples_per_reason: int) -> Ledger:
     """The account of all of a source's chunks together."""
     total = Ledger(source=source, samples_per_reason=samples_per_reason)
     for ledger in ledgers:
         total.read += ledger.read
         total.quarantined += ledger.quarantined
+        total.phi_documents += ledger.phi_documents
         total.first_bad = total.first_bad or ledger.first_bad
         for name in _COUNTERS:
             getattr(total, name).update(getattr(ledger, name))

@@ -124,11 +124,19 @@ def _group(files: list[Path], limit: float) -> Iterator[list[Path]]:
 
 def _key(config: CurateConfig, root: Path, chunks: list[Chunk], seed: int) -> str:
     settings = asdict(config)
-    for name in ("workers", "output", "part", "parts"):  # these do not change what is written
+    for name in (
+        "workers",
+        "output",
+        "part",
+        "parts",
+        "train_classifier",
+    ):  # these do not change what is written
         del settings[name]
     digest = hashlib.sha256(json.dumps([settings, seed, str(root)], sort_keys=True, default=str).encode())
     inputs = [(chunk.index, root / file, file) for chunk in chunks for file in chunk.files]
     inputs += [(-1, path, str(path)) for path in benchmark_files(config.decontaminate.benchmarks, root)]
+    if config.filters.classifier is not None and os.path.exists(config.filters.classifier):
+        inputs.append((-1, Path(config.filters.classifier), config.filters.classifier))
     for index, path, name in inputs:
         status = os.stat(path)
         digest.update(f"{index}|{name}|{status.st_size}|{status.st_mtime_ns}\n".encode())

@@ -7,8 +7,10 @@ from meditron.config.curation import (
     DecontaminateConfig,
     DedupConfig,
     FilterConfig,
+    PhiConfig,
     SourceConfig,
     TokenizeConfig,
+    TrainClassifierConfig,
 )
 from meditron.config.evaluation import (
     ColumnsConfig,
@@ -40,6 +42,7 @@ __all__ = [
     "LaunchConfig",
     "ModelConfig",
     "PerplexityConfig",
+    "PhiConfig",
     "PretrainConfig",
     "Recipe",
     "ReportConfig",
@@ -47,5 +50,6 @@ __all__ = [
     "SourceConfig",
     "TaskConfig",
     "TokenizeConfig",
+    "TrainClassifierConfig",
     "resolve",
 ]

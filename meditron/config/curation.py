@@ -79,13 +79,47 @@ class FilterConfig:
     (the rule of Gopher, arXiv 2112.11446, table A1, with room for tables). 1 turns it off."""
     allowed_licenses: list[str] = field(default_factory=list)
     """Keep only documents under these licences (compared without regard to case). Default: all."""
+    retracted: Literal["drop", "keep"] = "drop"
+    """Articles that were retracted, by their publication type or title, and the notices that say so."""
+    languages: list[str] = field(default_factory=list)
+    """Keep only documents in these languages (ISO 639-1: `en`), drop those that are in another one with a
+    probability of at least `language_confidence`. Default: all."""
+    language_confidence: float = 0.9
+    """How sure the language of a document must be before it is dropped for it."""
+    quality: Literal["off", "medical", "general"] = "off"
+    """Rules of Gopher, C4 and FineWeb: `medical` with bounds that tables, lists and repeated terms of
+    medical texts keep, and an account of what the published bounds would have dropped; `general` with
+    those for the web."""
+    quality_bounds: dict[str, float] = field(default_factory=dict)
+    """Other bounds, by rule, such as `min_words: 30`; docs/curating.md lists the rules."""
+    classifier: str | None = None
+    """File that `meditron curate train-classifier` wrote: drop what it takes for no medical text. It is
+    asked about sources of kind medical only. Default: none."""
+    classifier_threshold: float = 0.5
+    """Probability of being medical text that a document must have."""
 
     def __post_init__(self) -> None:
         for name in ("min_characters", "min_words"):
             require(getattr(self, name) >= 0, f"curate.filters.{name}", getattr(self, name), "is negative")
-        for name in ("min_letter_fraction", "max_repeated_line_fraction"):
+        for name in (
+            "min_letter_fraction",
+            "max_repeated_line_fraction",
+            "language_confidence",
+            "classifier_threshold",
+        ):
             value = getattr(self, name)
             require(0 <= value <= 1, f"curate.filters.{name}", value, "must be between 0 and 1")
+
+
+@dataclass(kw_only=True)
+class PhiConfig:
+    """Identifiers of people: the classes of the HIPAA Safe Harbor list that show by form and context."""
+
+    action: Literal["off", "report", "redact", "drop"] = "report"
+    """`report` counts them and shows where they are, with placeholders in their place; `redact` also puts
+    placeholders such as `[EMAIL]` into the corpus; `drop` leaves such documents out."""
+    classes: list[str] = field(default_factory=list)
+    """Classes to look for, such as `EMAIL`, `DATE`; docs/curating.md lists them. Default: all."""
 
 
 @dataclass(kw_only=True)
@@ -135,6 +169,23 @@ class DecontaminateConfig:
 
 
 @dataclass(kw_only=True)
+class TrainClassifierConfig:
+    """`meditron curate train-classifier`: medical and general sources of a curated corpus, told apart."""
+
+    output: str | None = None
+    """File of the weights. Default: `<work_dir>/classifier.safetensors`."""
+    max_documents: int = 5000
+    """Documents of each source to learn from, chosen by the seed."""
+    features: int = 2**18
+    """Hashed words and pairs of words that are told apart; the file has 4 bytes for each."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_documents", "features"):
+            value = getattr(self, name)
+            require(value >= 1, f"curate.train_classifier.{name}", value, "must be at least 1")
+
+
+@dataclass(kw_only=True)
 class CurateConfig:
     """Sources to corpus."""
 
@@ -147,10 +198,14 @@ class CurateConfig:
     """Passages to take out of documents."""
     filters: FilterConfig = field(default_factory=FilterConfig)
     """Rules that drop poor documents."""
+    phi: PhiConfig = field(default_factory=PhiConfig)
+    """Identifiers of people."""
     decontaminate: DecontaminateConfig = field(default_factory=DecontaminateConfig)
     """Benchmark questions to keep out. Default: none are looked for."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
     """Which documents count as the same; exact copies always do."""
+    train_classifier: TrainClassifierConfig = field(default_factory=TrainClassifierConfig)
+    """Learning what medical text is."""
     validation_fraction: float = 0.03
     """Share of each source's documents held out, chosen by their hash; a source of two documents or
     more holds out at least one unless this is 0."""

@@ -68,6 +68,7 @@ def resolve(recipe: Recipe) -> Recipe:
 
     fill(recipe.model, import_to=str(work / "base"))
     fill(recipe.curate, output=str(work / "corpus"))
+    fill(recipe.curate.train_classifier, output=str(work / "classifier.safetensors"))
     fill(recipe.tokenize, corpus=recipe.curate.output or "", output=str(work / "shards"))
     fill(recipe.tokenize, tokenizer=recipe.model.base)
     fill(recipe.pretrain, shards=recipe.tokenize.output or "", run_dir=str(work / "pretrain"))

@@ -1,0 +1,142 @@
+"""The identifiers of the HIPAA Safe Harbor list (45 CFR 164.514(b)(2)) as far as their form shows them.
+
+Literature is full of numbers that look like identifiers: doses, ranges, trial registrations, dates of
+guidelines. So a number alone is never taken: it needs a check digit, an unmistakable form, or words before
+it that say whose it is. Names need a model and are found only after "Mr", "Mrs", "Ms" or where a form
+says "patient name:".
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from data_curation.phi import checks
+
+
+class Finding(NamedTuple):
+    """An identifier in a text."""
+
+    start: int
+    """First character."""
+    end: int
+    """One past the last."""
+    kind: str
+    """One of CLASSES."""
+
+
+class _Pattern(NamedTuple):
+    kind: str
+    regex: "re.Pattern[str]"
+    """Its group `found` is the identifier."""
+    valid: Callable[[str], bool] | None = None
+    """A further test of the identifier."""
+
+
+def _alone(identifier: str) -> "re.Pattern[str]":
+    """An identifier that its form shows."""
+    return re.compile(rf"(?<![\w.+-])(?P<found>{identifier})(?![\w-])")
+
+
+def _after(words: str, identifier: str) -> "re.Pattern[str]":
+    """An identifier after words that say what it is."""
+    lead = r"\.?\s*(?:(?:number|num|no|id|#)(?![a-z])\.?)?\s*(?:is|was)?\s*[:#=]?\s*"
+    return re.compile(rf"\b(?:{words}){lead}(?P<found>{identifier})(?![\w-])", re.IGNORECASE)
+
+
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
+)
+_DATE = (
+    r"(?:\d{1,2}[/.-]\d{1,2}[/.-](?:19|20)?\d\d|(?:19|20)\d\d-\d\d-\d\d"
+    rf"|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? (?:19|20)\d\d"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)? {_MONTH},? (?:19|20)\d\d)"
+)
+_DATED = (
+    r"dob|d\.o\.b\.?|born(?: on)?|date of (?:birth|death|admission|discharge|service|visit)|birth ?date"
+    r"|(?:was )?(?:admitted|discharged|seen|dictated)(?: on)?|died(?: on)?|deceased(?: on)?"
+)
+_NUMBER = r"[A-Z]{0,3}[- ]?\d[\d-]{3,14}\d"
+_RECORD = r"mrn|medical record|hospital (?:no|number|#)|patient (?:id|no|number|#)|chart (?:no|number|#)"
+_PLAN = r"medicare|medicaid|(?:member|subscriber|beneficiary|insurance|policy|health plan) (?:id|no|number|#)"
+_CARD = r"\d{4}(?P<gap>[ -]?)\d{4}(?P=gap)\d{4}(?P=gap)\d{1,7}|\d{4}(?P<space>[ -]?)\d{6}(?P=space)\d{5}"
+_SERIAL = r"[A-Z]{0,4}[- ]?\d[\dA-Z-]{4,20}"
+_ABROAD = r"\+\d{1,3}[ .-]\(?\d{1,4}\)?(?:[ .-]\d{2,4}){2,4}"
+_CALLED = (
+    r"tel(?:ephone)?\.?|(?:cell|home|work|mobile)? ?phone|fax|mobile|pager|call(?:ed)?(?: him| her)?(?: at)?"
+)
+_CALL_NUMBER = r"(?:\d{3}[ .-]\d{3}[ .-]\d{4}|0\d{2,4}[ .-]\d{3,4}[ .-]?\d{3,4})"
+_PERSON = r"man|woman|male|female|patient|lady|gentleman"
+_OLD = rf"(?:9\d|1[01]\d)[- ]?(?:years?|yrs?)[- ]old(?= (?:{_PERSON})\b)"
+_STREET = (
+    r"\d{1,5} (?:[NSEW]\.? )?(?:[A-Z][a-z]+ ){1,3}(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln"
+    r"|Court|Ct|Terrace|Square)\b\.?(?:,? (?:Apt|Suite|Unit)\.? ?#?\w+)?"
+)
+_NAMED = r"(?i:\b(?:patient(?:'s)? name|name of (?:the )?patient|pt\.? name))\s*[:=]\s*"
+
+_PATTERNS = (
+    _Pattern("EMAIL", _alone(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,24}")),
+    _Pattern("SSN", _alone(r"\d{3}-\d{2}-\d{4}"), checks.ssn),
+    _Pattern("SSN", _after(r"ssn|social security", r"\d{3}[ -]?\d{2}[ -]?\d{4}"), checks.ssn),
+    _Pattern("MEDICAL_RECORD", _after(_RECORD, _NUMBER)),
+    _Pattern("HEALTH_PLAN", _after(_PLAN, _NUMBER)),
+    _Pattern("HEALTH_PLAN", _after(r"nhs", r"\d{3}[ -]?\d{3}[ -]?\d{4}"), checks.nhs),
+    _Pattern("LICENSE", _after(r"npi", r"\d{10}"), checks.npi),
+    _Pattern("LICENSE", _after(r"dea (?:no|number|#)|driver'?s? licen[sc]e|passport", _NUMBER)),
+    _Pattern("ACCOUNT", _alone(_CARD), checks.luhn),
+    _Pattern("ACCOUNT", _alone(r"[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?"), checks.iban),
+    _Pattern("ACCOUNT", _after(r"bank account|account (?:no|number|#)", _NUMBER)),
+    _Pattern("VEHICLE", _after(r"vin|vehicle", r"[A-HJ-NPR-Z0-9]{17}"), checks.vin),
+    _Pattern("VEHICLE", _after(r"licen[sc]e plate", r"[A-Z0-9]{2,4}[- ][A-Z0-9]{2,4}")),
+    _Pattern("DEVICE", _after(r"(?:device |pacemaker |implant )?serial|udi", _SERIAL)),
+    _Pattern("IP_ADDRESS", _alone(r"(?:\d{1,3}\.){3}\d{1,3}(?!\.?\d)"), checks.ip_address),
+    _Pattern("PHONE", _alone(r"(?:1[ .-])?\(\d{3}\) ?\d{3}[ .-]\d{4}")),
+    _Pattern("PHONE", re.compile(rf"(?<![\w.])(?P<found>{_ABROAD})(?![\w-])")),
+    _Pattern("PHONE", _after(_CALLED, _CALL_NUMBER)),
+    _Pattern("DATE", _after(_DATED, _DATE)),
+    _Pattern("AGE_OVER_89", _alone(_OLD)),
+    _Pattern("ADDRESS", _alone(_STREET)),
+    _Pattern("NAME", re.compile(r"\b(?:Mrs?|Ms)\.? (?P<found>[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)?)")),
+    _Pattern("NAME", re.compile(rf"{_NAMED}(?P<found>[A-Z][\w'’-]+(?:,? [A-Z][\w'’.-]*){{1,3}})")),
+)  # fmt: skip
+CLASSES = tuple(dict.fromkeys(pattern.kind for pattern in _PATTERNS))
+"""Kinds of identifiers, which are also the placeholders: [EMAIL], [DATE], ..."""
+# Nothing can match without one of these, and most documents have few of them.
+_CONTEXT = 60
+_WORTH_A_LOOK = re.compile(r"@|\d{4}|\d[/.-]\d|\d{2}[- ]?[yY]|\d [A-Z]|[nN]ame|NAME|\bM(?:rs?|s)\b")
+_REGISTERED = re.compile(r"\b(?:NCT|ISRCTN|PMID|PMC|doi|ACTRN|EudraCT|CAS|ISBN|ISSN|GSE|NM_|NP_)\W{0,3}$")
+
+
+def find(text: str) -> list[Finding]:
+    """Identifiers in a text, in order, none inside another."""
+    if not _WORTH_A_LOOK.search(text):
+        return []
+    found: list[Finding] = []
+    for finding in sorted(_all(text), key=lambda finding: (finding.start, -finding.end)):
+        if not found or finding.start >= found[-1].end:
+            found.append(finding)
+    return found
+
+
+def _all(text: str) -> Iterator[Finding]:
+    for kind, regex, valid in _PATTERNS:
+        for match in regex.finditer(text):
+            start, end = match.span("found")
+            registered = _REGISTERED.search(text[max(0, start - 12) : start])
+            if not registered and (valid is None or valid(match["found"])):
+                yield Finding(start, end, kind)
+
+
+def redact(text: str, findings: list[Finding]) -> str:
+    """The text with a typed placeholder for each identifier, such as `[EMAIL]`."""
+    for finding in reversed(findings):
+        text = f"{text[: finding.start]}[{finding.kind}]{text[finding.end :]}"
+    return text
+
+
+def in_context(text: str, finding: Finding) -> str:
+    """The words around an identifier, all identifiers among them replaced by placeholders."""
+    start, end = max(0, finding.start - _CONTEXT), finding.end + _CONTEXT
+    around = [other for other in find(text) if start <= other.start and other.end <= end]
+    cut = [other._replace(start=other.start - start, end=other.end - start) for other in around]
+    return redact(text[start:end], cut)

@@ -1,0 +1,98 @@
+"""Identifiers of people are found, what only looks like one is left alone, and the shares are measured."""
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_curation.curate import main
+from data_curation.phi import CLASSES, find, in_context, redact
+from meditron.config import CurateConfig, PhiConfig, Recipe, SourceConfig
+from meditron.config.recipe import resolve
+from meditron.errors import ConfigError
+
+MARK = re.compile(r"\[\[(\w+)\|(.+?)\]\]")
+LINES = (Path(__file__).parent / "phi_cases.txt").read_text(encoding="utf-8").splitlines()
+CASES = [(MARK.sub(r"\2", line), MARK.findall(line)) for line in LINES]
+"""Texts written for this test, and what in each identifies a person; more than half identify nobody."""
+MINIMUM_PRECISION, MINIMUM_RECALL = 0.98, 0.94
+
+
+def found_in(text: str) -> list[tuple[str, str]]:
+    return [(finding.kind, text[finding.start : finding.end]) for finding in find(text)]
+
+
+def test_precision_and_recall_on_the_written_cases() -> None:
+    right = wrong = missed = 0
+    failures = []
+    for text, wanted in CASES:
+        got = found_in(text)
+        right += sum(pair in wanted for pair in got)
+        wrong += sum(pair not in wanted for pair in got)
+        missed += sum(pair not in got for pair in wanted)
+        if wanted != got:
+            failures.append((text, wanted, got))
+    precision, recall = right / (right + wrong), right / (right + missed)
+    print(f"{len(CASES)} texts, precision {precision:.3f}, recall {recall:.3f}")
+    assert precision >= MINIMUM_PRECISION, failures
+    assert recall >= MINIMUM_RECALL, failures
+
+
+def test_every_class_has_cases_and_most_texts_are_traps() -> None:
+    kinds = {kind for _, wanted in CASES for kind, _ in wanted}
+    assert kinds == set(CLASSES)
+    assert sum(not wanted for _, wanted in CASES) > len(CASES) / 2
+
+
+def test_placeholders_and_context_show_nothing_of_what_was_found() -> None:
+    text = "Mail a.b@x.org or c@y.org; DOB 3/4/1950, BP <140 mmHg."
+    findings = find(text)
+    assert redact(text, findings) == "Mail [EMAIL] or [EMAIL]; DOB [DATE], BP <140 mmHg."
+    assert in_context(text, findings[0]) == "Mail [EMAIL] or [EMAIL]; DOB [DATE], BP <140 mmHg."
+
+
+def recipe_with(tmp_path: Path, **phi: object) -> Recipe:
+    filler = "He takes aspirin 75 mg daily and his blood pressure stayed below 140/90 mmHg for a year. "
+    texts = {"a": f"{filler}Write to jane.doe@clinic.org about it.", "b": f"{filler}No one is named here."}
+    lines = [json.dumps({"id": name, "text": text + filler}) for name, text in texts.items()]
+    (tmp_path / "n.jsonl").write_text("\n".join(lines))
+    curate = CurateConfig(
+        sources={"n": SourceConfig(path="n.jsonl", reader="jsonl")},
+        phi=PhiConfig(**phi),  # type: ignore[arg-type]
+        validation_fraction=0.0,
+    )
+    return resolve(Recipe(work_dir=str(tmp_path / "work"), data_root=str(tmp_path), curate=curate))
+
+
+@pytest.mark.parametrize(
+    ("action", "texts", "dropped"),
+    [
+        ("off", ["jane.doe@clinic.org", "No one"], {}),
+        ("report", ["jane.doe@clinic.org", "No one"], {}),
+        ("redact", ["Write to [EMAIL] about it.", "No one"], {}),
+        ("drop", ["No one"], {"identifies a person": 1}),
+    ],
+)
+def test_each_policy(action: str, texts: list[str], dropped: dict[str, int], tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path, action=action)
+    main(recipe)
+    corpus = Path(str(recipe.curate.output))
+    kept = [
+        text for file in corpus.glob("train/*.parquet") for text in pq.read_table(file)["text"].to_pylist()
+    ]
+    assert len(kept) == len(texts)
+    assert all(any(wanted in text for text in kept) for wanted in texts)
+    content = (corpus / "stats.json").read_text()
+    (source,) = json.loads(content)["sources"].values()
+    assert source["dropped"] == dropped
+    assert source["phi"] == (
+        {"documents": 0, "found": {}} if action == "off" else {"documents": 1, "found": {"EMAIL": 1}}
+    )
+    assert "jane.doe" not in content
+
+
+def test_an_unknown_class_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"curate\.phi\.classes.*EMIAL"):
+        main(recipe_with(tmp_path, classes=["EMIAL"]))
