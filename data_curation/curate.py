@@ -14,6 +14,7 @@ from data_curation.decontaminate.verdict import Benchmarks
 from data_curation.executor import run_tasks
 from data_curation.extract import MEGABYTE, extract_steps
 from data_curation.finish import assemble
+from data_curation.mixture import mixture, print_mixture, tokens_of
 from data_curation.plan import Plan, make_plan
 from data_curation.publish import PublishChunk
 from meditron.config import Recipe
@@ -35,6 +36,8 @@ def main(recipe: Recipe) -> None:
     output = Path(config.output)
     plan = make_plan(config, recipe.data_root or ".", recipe.seed)
     benchmarks = _load_benchmarks(recipe)
+    if config.part is None and recipe.pretrain.shards == recipe.tokenize.output:
+        _print_mixture(plan, recipe)
     work = open_work_folder(output, plan)
     _extract(plan, recipe, work, benchmarks)
     if config.part is not None:
@@ -63,6 +66,11 @@ def open_work_folder(output: Path, plan: Plan) -> Path:
             (work / name).mkdir(parents=True, exist_ok=True)
         atomic_write_text(key, plan.key)
     return work
+
+
+def _print_mixture(plan: Plan, recipe: Recipe) -> None:
+    tokens, origin = tokens_of(plan, recipe)
+    print_mixture(mixture(plan, recipe.pretrain, tokens), recipe.pretrain, origin)
 
 
 @contextmanager

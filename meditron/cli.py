@@ -26,12 +26,21 @@ class Verb(NamedTuple):
     actions: tuple[str, ...] = ()
     """Second words, as in `meditron launch status`, each a function."""
     actions_module: str = ""
+    switches: tuple[tuple[str, str], ...] = ()
+    """Options without a value, each with the setting it turns on, as in `meditron curate --audit`."""
     words: str = ""
     """Setting, a list, that further words without `--` are the value of, as in `meditron compare A B`."""
 
 
 VERBS: dict[str, Verb] = {
-    "curate": Verb("data_curation.curate:main", ("curate",), "read sources, clean, dedup, split: a corpus"),
+    "curate": Verb(
+        "data_curation.curate:main",
+        ("curate",),
+        "sources to a corpus; curate plan (the mixture), curate train-classifier",
+        ("plan", "train-classifier"),
+        "data_curation.actions",
+        (("--audit", "curate.clean.audit"),),
+    ),
     "tokenize": Verb("data_curation.tokenize:main", ("tokenize",), "turn a corpus into Megatron shards"),
     "import": Verb("meditron.models.importing:main", ("model",), "GGUF or hub model to a clean base folder"),
     "pretrain": Verb("pretrain.main:main", ("model", "pretrain"), "continue training a base model on shards"),
@@ -56,7 +65,7 @@ VERBS: dict[str, Verb] = {
         "checkpoint list, checkpoint verify: what there is, and whether it is intact",
         ("list", "verify"),
         "meditron.checkpoint_tools",
-        "checkpoints.paths",
+        words="checkpoints.paths",
     ),
     "compare": Verb(
         "meditron.comparing:main",
@@ -108,7 +117,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         raise ConfigError(f"unknown command {name!r}{suggest(name, VERBS)}")
     if arguments and arguments[0] in verb.actions:
         action, *arguments = arguments
-        verb = verb._replace(entry=f"{verb.actions_module}:{action}")
+        verb = verb._replace(entry=f"{verb.actions_module}:{action.replace('-', '_')}")
     arguments = name_words(verb, arguments)
     from meditron.config.loading import build_parser, dump_recipe, parse_recipe
 
@@ -121,10 +130,16 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 
 def name_words(verb: Verb, arguments: Sequence[str]) -> list[str]:
-    """Arguments with the words before the first option as the value of the setting that takes them."""
+    """Arguments with each switch as its setting, and words before the first option as the value of theirs."""
+    settings = {switch: f"--{setting}" for switch, setting in verb.switches}
+    arguments = [word for given in arguments for word in _spelled_out(given, settings)]
     words = [*takewhile(lambda word: not word.startswith("-"), arguments)] if verb.words else []
     named = [f"--{verb.words}", json.dumps(words)] if words else []
     return [*named, *arguments[len(words) :]]
+
+
+def _spelled_out(argument: str, settings: dict[str, str]) -> list[str]:
+    return [settings[argument], "true"] if argument in settings else [argument]
 
 
 def _entry(verb: Verb) -> "Callable[[Recipe], int | None]":
