@@ -52,6 +52,7 @@ def main(recipe: Recipe) -> None:
     if not any(source["kept"] for source in statistics.values()):
         raise InputError(_empty(statistics))
     assemble(recipe, plan, work, output, statistics, decisions)
+    work.with_suffix(".lock").unlink(missing_ok=True)
     print_summary(statistics, output)
 
 

@@ -38,7 +38,15 @@ class Source:
     licenses: Mapping[str, int]
     """Licence to documents."""
     samples: list[Json]
-    """Excerpts of dropped documents: reason, id, excerpt."""
+    """Excerpts of what was dropped, removed or found: reason, id, excerpt."""
+    removed: Mapping[str, Json]
+    """Cleaning rule to the passages and characters it took out."""
+    survival: Json | None
+    """Numbers, comparators and units through cleaning, where that was measured."""
+    would_drop: Mapping[str, int]
+    """Reason to documents that the published bounds of the quality rules would have dropped."""
+    phi: Mapping[str, int]
+    """Class of identifier to passages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +68,34 @@ class Corpus:
         """Sum of a count over the sources."""
         return sum(getattr(source, name) for source in self.sources)
 
+    def counts(self, name: str) -> dict[str, int]:
+        """Sums over the sources of `dropped`, `would_drop` or `phi`, the largest first."""
+        total: Counter[str] = Counter()
+        for source in self.sources:
+            total.update(getattr(source, name))
+        return dict(total.most_common())
+
     @property
     def dropped(self) -> dict[str, int]:
         """Reason to documents, over all sources."""
-        total: Counter[str] = Counter()
+        return self.counts("dropped")
+
+    @property
+    def removed(self) -> dict[str, Json]:
+        """Cleaning rule to passages and characters, over all sources."""
+        total: dict[str, Json] = {}
         for source in self.sources:
-            total.update(source.dropped)
-        return dict(total.most_common())
+            for rule, row in source.removed.items():
+                own = total.setdefault(rule, {"passages": 0, "chars": 0, "tokens": 0})
+                own["passages"] += row["passages"]
+                own["chars"] += row["chars"]
+                own["tokens"] += (source.survival or {"removed": {}})["removed"].get(rule, 0)
+        return total
+
+    @property
+    def measured(self) -> list[Source]:
+        """Sources whose clinical tokens were followed through cleaning."""
+        return [source for source in self.sources if source.survival]
 
 
 def read_corpus(folder: Path) -> Corpus:
@@ -94,6 +123,10 @@ def _source(name: str, row: Mapping[str, Any]) -> Source:
         dropped=dict(row["dropped"]),
         licenses=dict(row.get("licenses") or {row["license"]: row["kept"]}),
         samples=list(row["samples"]),
+        removed=dict(row.get("removed", {})),
+        survival=row.get("survival"),
+        would_drop=dict(row.get("would_drop", {})),
+        phi=dict(row.get("phi", {}).get("found", {})),
         **{key: int(row[key]) for key in ("read", "kept", "train", "validation", "chars", "quarantined")},
     )
 
