@@ -75,6 +75,8 @@ def _join_and_run(recipe: Recipe, run: RunFolder) -> int:
     config = recipe.pretrain
     is_main = os.environ.get("RANK", "0") == "0"
     layout = config.parallel
+    if config.deterministic:
+        _make_deterministic()
     join_group(config.timeout_minutes)
     if config.engine == "megatron":
         set_up_megatron(
@@ -93,6 +95,16 @@ def _join_and_run(recipe: Recipe, run: RunFolder) -> int:
         raise  # the groups are left as they are: the other processes may wait for this one
     leave_processes()
     return code
+
+
+def _make_deterministic() -> None:
+    import torch
+
+    # Both are read when the libraries start, which they do at their first use.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("NCCL_ALGO", "Ring")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def _check(recipe: Recipe) -> "Architecture":

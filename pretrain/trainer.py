@@ -23,9 +23,12 @@ from meditron.runs import RunFolder
 from meditron.stopping import StopRequest
 from pretrain import metrics
 from pretrain.data import IGNORE, Batch, Tokens, TrainingData, ValidationData, labels_of
-from pretrain.engines import Engine
+from pretrain.engines import Engine, StepResult
 from pretrain.saving import Saver
 from pretrain.schedule import learning_rate
+from pretrain.spikes import robust_zscore
+from pretrain.stragglers import Stragglers
+from pretrain.watchdog import Watchdog
 
 
 @dataclass(kw_only=True)
@@ -45,6 +48,8 @@ class State:
     """Steps just skipped because a number was not finite."""
     rollbacks: int = 0
     """Returns to a checkpoint so far."""
+    recent_losses: list[float] = field(default_factory=list)
+    """Of the last applied steps, for `pretrain.spikes`."""
 
 
 @dataclass(kw_only=True)
@@ -71,8 +76,14 @@ class Trainer:
     """Step of the last validation."""
     saver: Saver = field(init=False)
     """Writes the checkpoints."""
+    stragglers: Stragglers = field(init=False)
+    """Compares the processes."""
+    peak_flops: float | None = field(init=False)
+    """Of one device."""
 
     def __post_init__(self) -> None:
+        self.stragglers = Stragglers(self.engine.device)
+        self.peak_flops = metrics.peak_flops(self.config)
         self.saver = Saver(
             folder=self.run.checkpoints,
             config=self.config.checkpoint,
@@ -104,28 +115,52 @@ def fit(trainer: Trainer, stop: StopRequest, task: Task) -> bool:
         DiskFullError: a checkpoint does not fit.
     """
     config, state = trainer.config, trainer.state
-    if state.step == 0:
-        validate(trainer)
-    while state.step < config.train_steps:
-        record = train_step(trainer)
-        trainer.log("step", **record)
-        task.set(state.step, loss=record["loss"], lr=record["lr"], tok_s=record["tokens_per_second"])
-        if state.skipped_in_row >= config.fault.max_skipped_in_row:
-            roll_back(trainer)
-            continue
-        done = state.step == config.train_steps
-        if done or state.step % config.validation.interval == 0:
+    report = trainer.run.path / "logs" / f"hang-{dist.get_rank()}.txt"
+    with Watchdog(config.fault.hang_factor, config.fault.hang_min_seconds, report) as watchdog:
+        if state.step == 0:
             validate(trainer)
-        trainer.saver.poll(trainer.engine.device)
-        save, end = _agree(trainer, stop)
-        if done or save or end or state.step % config.checkpoint.interval == 0:
-            trainer.saver.start(trainer.engine, state.step, asdict(state))
-            if trainer.is_main:
-                stop.clear()
-        if end and not done:
-            break
+        while state.step < config.train_steps:
+            record = train_step(trainer)
+            watchdog.step_ended()
+            _log_step(trainer, record, task)
+            with watchdog.paused():
+                if _must_roll_back(trainer, record):
+                    roll_back(trainer)
+                elif not _between_steps(trainer, stop):
+                    break
     trainer.saver.finish()
     return state.step == config.train_steps
+
+
+def _log_step(trainer: Trainer, record: dict[str, Any], task: Task) -> None:
+    trainer.log("step", **record)
+    step, interval = trainer.state.step, trainer.config.fault.straggler_interval
+    task.set(step, loss=record["loss"], lr=record["lr"], tok_s=record["tokens_per_second"])
+    if interval and dist.get_world_size() > 1:
+        trainer.stragglers.add(record["seconds"])
+        if step % interval == 0:
+            trainer.log("stragglers", phases=trainer.stragglers.report())
+
+
+def _must_roll_back(trainer: Trainer, record: dict[str, Any]) -> bool:
+    fault = trainer.config.fault
+    leapt = fault.loss_spike == "rollback" and "loss_spike" in record
+    return leapt or trainer.state.skipped_in_row >= fault.max_skipped_in_row
+
+
+def _between_steps(trainer: Trainer, stop: StopRequest) -> bool:
+    """Validate and save where it is time to; False when the run was asked to stop here."""
+    config, step = trainer.config, trainer.state.step
+    done = step == config.train_steps
+    if done or step % config.validation.interval == 0:
+        validate(trainer)
+    trainer.saver.poll(trainer.engine.device)
+    save, end = _agree(trainer, stop)
+    if done or save or end or step % config.checkpoint.interval == 0:
+        trainer.saver.start(trainer.engine, step, asdict(trainer.state))
+        if trainer.is_main:
+            stop.clear()
+    return not end
 
 
 def _agree(trainer: Trainer, stop: StopRequest) -> tuple[bool, bool]:
@@ -152,29 +187,37 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     clock.lap("data")
     loss = engine.forward_backward(*tensors)
     clock.lap("forward_backward")
+    zscore = robust_zscore(loss, state.recent_losses)
+    leapt = config.fault.loss_spike != "off" and zscore > config.fault.loss_spike_zscore
     lr = learning_rate(state.step, config.train_steps, config.optimizer)
-    result = engine.update(loss, lr)
+    result = engine.update(loss, lr, apply=not leapt or config.fault.loss_spike == "warn")
     clock.lap("optimizer")
+    record = {"loss": result.loss, "grad_norm": result.grad_norm, "lr": lr}
+    record |= {"loss_spike": zscore} if leapt else {}
+    record |= _advance(state, config, result)
+    stall, trainer.saver.stall = trainer.saver.stall, 0.0
+    counts = sorted(Counter(batch.sources).items())
+    return record | {
+        "tokens": state.tokens,
+        **metrics.speed(trainer.architecture, config, clock.total, trainer.peak_flops),
+        "seconds": {**clock.laps, "checkpoint": stall},
+        "memory_bytes": peak_memory(engine.device),
+        "sources": {name: count / len(batch.sources) for name, count in counts},
+    }
+
+
+def _advance(state: State, config: PretrainConfig, result: StepResult) -> dict[str, Any]:
+    """Count a step; returns what is logged of one that was skipped."""
     first, state.sample = state.sample, state.sample + config.global_batch_size
     state.step += 1
-    record: dict[str, Any] = {"loss": result.loss, "grad_norm": result.grad_norm, "lr": lr}
     if result.applied:
         state.skipped_in_row = 0
         state.tokens += config.global_batch_size * config.sequence_length
-    else:
-        state.skipped_in_row += 1
-        record |= {"skipped": True, "samples": [first, state.sample]}
-        record |= {name: _json_number(record[name]) for name in ("loss", "grad_norm")}
-    stall, trainer.saver.stall = trainer.saver.stall, 0.0
-    return record | {
-        "tokens": state.tokens,
-        **metrics.speed(trainer.architecture, config, clock.total, metrics.peak_flops(config)),
-        "seconds": {**clock.laps, "checkpoint": stall},
-        "memory_bytes": peak_memory(engine.device),
-        "sources": {
-            name: count / len(batch.sources) for name, count in sorted(Counter(batch.sources).items())
-        },
-    }
+        state.recent_losses = [*state.recent_losses, result.loss][-config.fault.loss_spike_window :]
+        return {}
+    state.skipped_in_row += 1
+    numbers = {"loss": _json_number(result.loss), "grad_norm": _json_number(result.grad_norm)}
+    return {"skipped": True, "samples": [first, state.sample], **numbers}
 
 
 def _tensors(batch: Batch, reset_attention_mask: bool) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -199,7 +242,7 @@ def roll_back(trainer: Trainer) -> None:
         TrainingError: there is no checkpoint, or it was done too often.
     """
     config, state = trainer.config, trainer.state
-    bad = f"losses or gradients of the samples up to {state.sample} are not finite"
+    bad = f"losses or gradients of the samples up to {state.sample} are not finite, or leap"
     trainer.saver.finish()
     found = checkpoints.newest(trainer.run.checkpoints, trainer.identity, "pretrain")
     if found is None:
@@ -218,8 +261,8 @@ def roll_back(trainer: Trainer) -> None:
 def restore(trainer: Trainer, path: Path, manifest: Manifest) -> None:
     """Load a checkpoint: weights, optimizer, progress."""
     trainer.engine.load(path)
-    for name in asdict(trainer.state):
-        setattr(trainer.state, name, int(manifest.counts[name]))
+    for name, unset in asdict(State()).items():  # an older checkpoint may lack some
+        setattr(trainer.state, name, type(unset)(manifest.counts.get(name, unset)))
 
 
 def validate(trainer: Trainer) -> None:

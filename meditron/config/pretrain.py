@@ -163,15 +163,38 @@ class ValidationConfig:
 
 @dataclass(kw_only=True)
 class FaultConfig:
-    """What to do about losses or gradients that are not finite."""
+    """What to do about losses that are not finite or leap, and about processes that hang or lag."""
 
     max_skipped_in_row: int = 3
     """Steps in a row that are skipped before the run goes back to its last checkpoint and leaves out the
     samples since then."""
     max_rollbacks: int = 3
     """Returns to a checkpoint before the run gives up."""
+    loss_spike: Literal["off", "warn", "skip", "rollback"] = "warn"
+    """What to do about a loss that leaps: note it in the log, drop the step's gradients (which counts as a
+    skipped step), or return to the last checkpoint and leave out the samples since then."""
+    loss_spike_zscore: float = 10.0
+    """How far above the median of the last losses one leaps, in units of 1.4826 median absolute
+    deviations."""
+    loss_spike_window: int = 128
+    """Number of those last losses; at least 16 must be known."""
+    hang_factor: float = 50.0
+    """How many median steps one may take before each process writes its stacks to `<run_dir>/logs` and ends
+    with exit code 8. 0 waits for `timeout_minutes` alone."""
+    hang_min_seconds: float = 300.0
+    """Seconds that a step may take in any case."""
+    straggler_interval: int = 100
+    """Steps between two log lines about the slowest process of each phase. 0 writes none."""
 
     def __post_init__(self) -> None:
+        for name in ("loss_spike_zscore", "hang_min_seconds"):
+            require(
+                getattr(self, name) > 0, f"pretrain.fault.{name}", getattr(self, name), "must be positive"
+            )
+        for name in ("hang_factor", "straggler_interval"):
+            require(getattr(self, name) >= 0, f"pretrain.fault.{name}", getattr(self, name), "is negative")
+        window = self.loss_spike_window
+        require(window >= 16, "pretrain.fault.loss_spike_window", window, "must be at least 16")
         for name in ("max_skipped_in_row", "max_rollbacks"):
             require(getattr(self, name) >= 1, f"pretrain.fault.{name}", getattr(self, name), "must be >= 1")
 
@@ -203,6 +226,9 @@ class PretrainConfig:
     recompute: Literal["none", "selective", "full"] = "none"
     """Activation checkpointing: what the backward pass computes again instead of keeping it. `selective`: the
     attention between queries, keys and values (arXiv 2205.05198); `full`: each layer from its input."""
+    compile: bool = False
+    """Compile each layer with torch.compile. Costs about a minute at the start and needs a C++ compiler on a
+    CPU; benchmarks/training_step.md says what it gains."""
     reset_attention_mask: bool = False
     """Keep the documents of a sample apart: no token sees another document, and a document's first token
     is not predicted from the one before it. Positions need no reset, rotary embeddings see distances only."""
@@ -217,7 +243,10 @@ class PretrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """Held-out perplexity."""
     fault: FaultConfig = field(default_factory=FaultConfig)
-    """Losses that are not finite."""
+    """Losses that are not finite or leap; processes that hang or lag."""
+    deterministic: bool = False
+    """Allow only kernels that give the same bits every time, which costs speed on GPUs; on a CPU they do
+    anyway."""
     peak_flops: float | None = None
     """Dense FLOP/s of one device at `precision`, the denominator of MFU. Default: the data sheet's value
     of a known GPU; on others MFU is not reported."""
@@ -271,6 +300,7 @@ class PretrainConfig:
             size = getattr(layout, name)
             require(size == 1, f"pretrain.parallel.{name}", size, rule)
         require(self.recompute != "selective", "pretrain.recompute", self.recompute, rule)
+        require(not self.compile, "pretrain.compile", self.compile, rule)
 
     @property
     def num_microbatches(self) -> int:

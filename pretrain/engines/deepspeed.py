@@ -91,7 +91,7 @@ class DeepSpeedEngine:
         )
         self._state = ZeroState(self._engine.module, self._adam, self._optimizer)
 
-    def _model(self, weights: WeightSource) -> torch.nn.Module:
+    def _model(self, weights: WeightSource) -> Any:  # noqa: ANN401 - of transformers
         from transformers import LlamaConfig, LlamaForCausalLM
 
         settings = {**self._architecture.to_hf(), "attn_implementation": "sdpa", "use_cache": False}
@@ -100,7 +100,10 @@ class DeepSpeedEngine:
         cut = self._config.deepspeed.zero_stage == 3
         zero = self._deepspeed.zero
         with zero.Init(config_dict_or_path=self._settings(), dtype=dtype) if cut else nullcontext():
-            model = LlamaForCausalLM(config)
+            model: Any = LlamaForCausalLM(config)
+        for layer in model.model.layers:
+            for option in self._architecture.options:
+                option.adapt_hf_layer(layer)
         model.to(dtype)
         for name, parameter in model.named_parameters():
             with zero.GatheredParameters([parameter], modifier_rank=0) if cut else nullcontext():
@@ -108,7 +111,7 @@ class DeepSpeedEngine:
                     parameter.data.copy_(weights.rows(name, 0, parameter.shape[0]))
         if self._config.recompute == "full":
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        return model.to(self.device)  # type: ignore[no-any-return]
+        return model.to(self.device)
 
     def _settings(self) -> dict[str, Any]:
         config, zero = self._config, self._config.deepspeed

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from meditron.config.pretrain import PretrainConfig
 from meditron.errors import CheckpointError, DiskFullError
@@ -77,6 +78,9 @@ class MegatronEngine:
         for chunk in self._chunks:
             load_weights(chunk, self._architecture, weights)
             chunk.to(self.device)
+            if config.compile:
+                for layer in chunk.decoder.layers:
+                    layer.compile()
         # All chunks share one configuration, which the schedules read.
         self._settings: Any = self._chunks[0].config
         self._ddp: list[Any] = [self._distributed(chunk) for chunk in self._chunks]
@@ -202,7 +206,7 @@ class MegatronEngine:
             _make_states(part.optimizer)
         try:
             state = dist_checkpointing.load(self._state(is_loading=True), str(folder))
-        except Exception as error:  # as in `save`
+        except (Exception, CheckpointException) as error:  # as in `save`
             raise CheckpointError(f"{folder}: cannot be loaded ({error})") from error
         parts = [state[name] for name in sorted(state) if name.startswith("model")]
         for chunk, part in zip(self._chunks, parts, strict=True):
@@ -246,7 +250,7 @@ _FULL_BELOW = 64 << 20
 def _saving_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # the library wraps what its writers raise in types of its own
+    except (Exception, CheckpointException) as error:  # the latter, torch's own, is no Exception
         free = shutil.disk_usage(folder).free
         # A full disk reaches us as a broken zip file of torch's writer, without its errno.
         if free < _FULL_BELOW or "quota" in str(error).lower():

@@ -44,8 +44,8 @@ LAYOUTS = {
 def run_together(count: int, recipes: list[Recipe]) -> None:
     """Run recipes one after another in `count` processes that are started once."""
     paths = []
-    for recipe in recipes:
-        path = Path(str(recipe.pretrain.run_dir)).parent / f"{Path(str(recipe.pretrain.run_dir)).name}.yaml"
+    for number, recipe in enumerate(recipes):
+        path = Path(str(recipe.pretrain.run_dir)).parent / f"{number}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(dump_recipe(recipe))
         paths.append(str(path))

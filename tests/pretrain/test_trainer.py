@@ -378,6 +378,17 @@ def test_recomputing_changes_nothing_and_bf16_stays_near(recipe: Recipe, tmp_pat
     exporting_dtype(recipe, tmp_path)
 
 
+def test_compiled_layers_give_the_same_curve(recipe: Recipe, tmp_path: Path) -> None:
+    recipe.pretrain.train_steps = 6
+    assert main(recipe) == 0
+    plain = losses(recipe)
+    recipe.pretrain.compile = True
+    recipe.pretrain.run_dir = str(tmp_path / "compiled")
+    assert main(recipe) == 0
+    assert losses(recipe) == pytest.approx(plain, abs=1e-4)
+    assert losses(recipe) != plain, "nothing was compiled"
+
+
 def exporting_dtype(recipe: Recipe, tmp_path: Path) -> None:
     recipe.export.run_dir = str(tmp_path / "bf16")
     recipe.model.parity_check = True
