@@ -1,5 +1,6 @@
 """The landmark in a tokenizer and in the embeddings of a model that did not have it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor
 
 from meditron.errors import InputError
+from meditron.files import atomic_write_json, atomic_write_text
 from meditron.models.safetensors_folder import WeightSource
+from meditron.tokenizers import TOKENIZER_JSON
 
 _EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
 _CHUNK_ROWS = 8192
@@ -57,21 +60,45 @@ def add_landmark(folder: Path, token: str, token_id: int) -> None:
     Raises:
         InputError: the tokenizer cannot be read, or has the token or the id already.
     """
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
+
+    if not (folder / TOKENIZER_JSON).is_file():
+        _write_json_form(folder)
+    path = folder / TOKENIZER_JSON
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust library raises nothing narrower
+        raise InputError(f"{path}: not a tokenizer.json ({error}); tokenize again") from error
+    known = tokenizer.get_vocab(with_added_tokens=True)
+    first = max(known.values(), default=-1) + 1
+    if known.get(token) != token_id:
+        if first > token_id or token in known:
+            raise InputError(
+                f"{path}: has {first} ids and cannot take {token} as id {token_id}; use the tokenizer that "
+                "the base model came with"
+            )
+        tokenizer.add_special_tokens([*(f"<reserved_{n}>" for n in range(first, token_id)), token])
+        assert tokenizer.token_to_id(token) == token_id
+        atomic_write_text(path, tokenizer.to_str(pretty=True))
+    _name_class(folder / "tokenizer_config.json")
+
+
+def _write_json_form(folder: Path) -> None:
+    """`tokenizer.json` of a SentencePiece model, as transformers converts it."""
+    from transformers import AutoTokenizer, LlamaConfig
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            str(folder), config=LlamaConfig(), local_files_only=True
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         sentence = " ".join(str(error).split())
         raise InputError(f"{folder}: its tokenizer cannot be read ({sentence}); tokenize again") from error
-    if tokenizer.get_vocab().get(token) == token_id:
-        return
-    if len(tokenizer) > token_id or token in tokenizer.get_vocab():
-        raise InputError(
-            f"{folder}: its tokenizer has {len(tokenizer)} ids and cannot take {token} as id {token_id}; "
-            "use the tokenizer that the base model came with"
-        )
-    reserved = [f"<reserved_{number}>" for number in range(len(tokenizer), token_id)]
-    tokenizer.add_tokens([*reserved, token], special_tokens=True)
-    assert tokenizer.convert_tokens_to_ids(token) == token_id
     tokenizer.save_pretrained(str(folder))
+
+
+def _name_class(path: Path) -> None:
+    """State the tokenizer's class, for which transformers else asks the model's own code."""
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    if "tokenizer_class" not in config:
+        atomic_write_json(path, {**config, "tokenizer_class": "PreTrainedTokenizerFast"})
