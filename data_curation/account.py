@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from data_curation.card import LENGTHS
 from data_curation.decide import Decisions, load_ledgers
 from data_curation.ledger import Ledger, merge
 from data_curation.plan import Plan
@@ -20,7 +21,7 @@ def corpus_statistics(
     statistics = {}
     for name, source in plan.sources.items():
         ledger = merge(load_ledgers(plan, work / "parts", name), name, samples_per_reason)
-        counts, licenses = _published(plan, work / "decisions", name)
+        counts, licenses, lengths = _published(plan, work / "decisions", name)
         dropped = ledger.dropped + decisions.by_source.get(name, Counter())
         kept = counts["train"] + counts["validation"]
         assert ledger.read == kept + dropped.total() + ledger.quarantined, f"{name}: records went missing"
@@ -31,6 +32,7 @@ def corpus_statistics(
             "train": counts["train"],
             "validation": counts["validation"],
             "chars": counts["chars"],
+            "lengths": lengths,
             "dropped": dict(sorted(dropped.items())),
             "quarantined": ledger.quarantined,
             "removed": {
@@ -58,16 +60,18 @@ def _survival(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _published(plan: Plan, decisions: Path, source: str) -> tuple[Counter[str], Counter[str]]:
-    """Counts and licences of a source's published documents."""
+def _published(plan: Plan, decisions: Path, source: str) -> tuple[Counter[str], Counter[str], list[int]]:
+    """Counts, licences and classes of length of a source's published documents."""
     counts: Counter[str] = Counter()
     licenses: Counter[str] = Counter()
+    lengths: Counter[int] = Counter()
     for chunk in plan.chunks:
         if chunk.source == source:
             content = json.loads((decisions / f"{chunk.name}.json").read_text(encoding="utf-8"))
             counts.update(content["counts"])
             licenses.update(content["licenses"])
-    return counts, licenses
+            lengths.update(dict(enumerate(content["lengths"])))
+    return counts, licenses, [lengths[n] for n in range(len(LENGTHS) + 1)]
 
 
 def write_quarantine(plan: Plan, parts: Path, path: Path) -> None:

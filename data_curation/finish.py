@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from data_curation.card import write_card
 from data_curation.decide import Decisions, load_ledgers
 from data_curation.plan import Plan
 from meditron.config import Recipe
@@ -38,6 +39,7 @@ def assemble(
                 shutil.copyfile(work / "decisions" / name, folder / name)
         found = {"benchmarks": decisions.benchmarks} if decisions.benchmarks else {}
         atomic_write_json(folder / "stats.json", {"sources": statistics, **found})
+        write_card(folder, output.name, statistics, recipe.curate, decisions.benchmarks)
         inputs = _write_inputs(plan, work / "parts", folder / "inputs.jsonl")
         counts = {key: sum(s[key] for s in statistics.values()) for key in ("read", "kept", "chars")}
         for split in ("train", "validation"):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from datatrove.pipeline.base import PipelineStep
 
+from data_curation.card import LENGTHS, length_class
 from data_curation.decontaminate.verdict import redact
 from data_curation.executor import Report
 from data_curation.parts import CORPUS_SCHEMA, PartWriter, read_rows
@@ -46,6 +47,7 @@ class PublishChunk(PipelineStep):  # type: ignore[misc]
         redactions = json.loads(spans.read_text(encoding="utf-8")) if spans.exists() else {}
         counts: Counter[str] = Counter()
         licenses: Counter[str] = Counter()
+        lengths = [0] * (len(LENGTHS) + 1)
         with ExitStack() as stack:
             writers = {
                 side: stack.enter_context(
@@ -64,8 +66,9 @@ class PublishChunk(PipelineStep):  # type: ignore[misc]
                     writers[side].write(row)
                     counts.update({SPLITS[side]: 1, "chars": len(row["text"])})
                     licenses[row["license"]] += 1
+                    lengths[length_class(len(row["text"]))] += 1
                 report.update(0.0, index + 1)
-        content = {"counts": counts, "licenses": licenses}
+        content = {"counts": counts, "licenses": licenses, "lengths": lengths}
         atomic_write_json(self._decisions / f"{chunk.name}.json", content)
         report.update(0.0, len(sides), force=True)
         yield from ()
