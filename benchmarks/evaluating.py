@@ -3,19 +3,21 @@
 Usage: python benchmarks/evaluating.py MODEL DATA [QUESTIONS]
     MODEL      Hugging Face folder of a Llama
     DATA       folder with `medqa/` and `mmlu/` (the files of `docs/evaluating.md`)
-    QUESTIONS  questions of each task (default 24)
+    QUESTIONS  questions of each task (default 24); 0 measures the bootstrap alone, and needs no model
 
 Each round gives both the same requests in turns. lm-eval's batch size is the fastest of those in HF_BATCHES,
 found before the rounds; processor seconds are given beside wall time, because a shared machine stretches the
-latter.
+latter. At the end the bootstrap of both: 10,000 resamples of as many answers as MedQA has questions.
 """
 
 import json
+import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,13 @@ from evaluation.asking import build
 from evaluation.model import LoadedModel, load_model
 from evaluation.questions import load_questions
 from evaluation.quiet import quiet
+from evaluation.statistics import ratio_interval
 from meditron.config import EvaluateConfig, TaskConfig
 
 ROUNDS = 3
+RESAMPLES = 10_000
+ITEMS = 1272
+"""Questions of MedQA dev."""
 HF_BATCHES = (1, 8)
 SUBJECTS = ["anatomy", "college_biology", "professional_medicine"]
 
@@ -106,21 +112,58 @@ def measure(loaded: LoadedModel, requests: list[Any], questions: int) -> dict[st
     }
 
 
+def bootstrap() -> dict[str, Any]:
+    """Half the width of the 95 % interval and seconds of a bootstrap of right and wrong answers."""
+    from lm_eval.api.metrics import bootstrap_stderr, mean
+
+    os.environ["DISABLE_MULTIPROC"] = (
+        "1"  # its pool starts a process a core, which takes longer than the work
+    )
+    generator = np.random.default_rng(1)
+    answers = (generator.random(ITEMS) < 0.3).astype(float).tolist()
+    documents = generator.normal(3.0, 0.5, ITEMS).tolist()
+    found: dict[str, Any] = {"items": ITEMS, "resamples": RESAMPLES}
+    for name, values in (("right and wrong answers", answers), ("losses of documents", documents)):
+        rounds = []
+        for _ in range(ROUNDS):
+            stderr, theirs = seconds(partial(bootstrap_stderr, mean, values, RESAMPLES))
+            interval, mine = seconds(partial(ratio_interval, values, [1.0] * ITEMS, RESAMPLES, 1))
+            half = (interval[1] - interval[0]) / 2
+            assert abs(half / (1.96 * stderr) - 1) < 0.05, (half, stderr)
+            rounds.append((theirs, mine))
+        found[name] = {
+            "seconds": [[round(one, 4) for one in pair] for pair in rounds],
+            "ratio, median": round(statistics.median(a / b for a, b in rounds), 1),
+        }
+    return found
+
+
+def seconds(work: Any) -> tuple[Any, float]:
+    started = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - started
+
+
 def main() -> None:
-    model, data = Path(sys.argv[1]), Path(sys.argv[2])
     questions = int(sys.argv[3]) if len(sys.argv) > 3 else 24
-    loaded = load_model("benchmark", model, "", EvaluateConfig(dtype="float32"))
-    report = {
+    report: dict[str, Any] = {
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
-        "device": loaded.model.device.type,
         **{name: version(name) for name in ("torch", "transformers", "lm-eval")},
+        "bootstrap": bootstrap(),
     }
+    if questions:
+        add_adapter(report, Path(sys.argv[1]), Path(sys.argv[2]), questions)
+    print(json.dumps(report, indent=1))
+
+
+def add_adapter(report: dict[str, Any], model: Path, data: Path, questions: int) -> None:
+    loaded = load_model("benchmark", model, "", EvaluateConfig(dtype="float32"))
+    report["device"] = loaded.model.device.type
     for name, (config, protocols) in tasks(questions).items():
         requests, count = requests_of(config, protocols, data)
         report[name] = measure(loaded, requests, count)
         print(json.dumps({name: report[name]}, indent=1), flush=True)
-    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.adapter.lm import MeditronLM
-from evaluation.protocols import Protocol, protocol_hash
+from evaluation.protocols import ASKED_BY, ROTATED, Protocol, protocol_hash
 from evaluation.questions import Loaded
 from evaluation.quiet import quiet
 from evaluation.task import QuestionTask, to_datasets
 from meditron.config import EvaluateConfig, GenerationConfig, TaskConfig
+from meditron.errors import ConfigError
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -27,6 +28,8 @@ class Asked:
     """Seed of the examples and of sampling."""
     is_first_seed: bool
     """Whether it is the first of the task's seeds."""
+    rotation: int = 0
+    """Places that the options are moved up by."""
     config: TaskConfig
     """How the questions are read."""
     generation: GenerationConfig
@@ -39,8 +42,9 @@ class Asked:
     @property
     def key(self) -> str:
         """Name of it all."""
-        base = f"{self.name}-{self.protocol.name}"
-        return base if self.is_first_seed else f"{base}-seed{self.seed}"
+        seed = "" if self.is_first_seed else f"-seed{self.seed}"
+        order = f"-order{self.rotation + 1}" if self.rotation else ""
+        return f"{self.name}-{self.protocol.name}{seed}{order}"
 
     @property
     def shots(self) -> int:
@@ -64,21 +68,25 @@ class Asked:
 
 
 def build(tasks: Mapping[str, tuple[TaskConfig, Loaded]], config: EvaluateConfig, seed: int) -> list[Asked]:
-    """Every task under every protocol, once for each seed of its examples."""
+    """Every task under every protocol, once for each seed of its examples, and each order of its options.
+
+    Raises:
+        ConfigError: a task is asked by none of the protocols.
+    """
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=str(TASKS), include_defaults=False)
     asked = []
     for name, (task_config, loaded) in tasks.items():
-        splits = to_datasets(loaded)
-        for protocol in (Protocol(name=kind) for kind in config.protocols):
-            seeds = task_config.seeds if protocol.shots(task_config.shots) else []
-            for own_seed in seeds or [seed]:
+        for protocol in _protocols(name, task_config, config.protocols):
+            for own_seed, rotation in _versions(task_config, protocol, loaded, seed):
+                splits = to_datasets(loaded.rotated(rotation))
                 one = Asked(
                     name=name,
                     protocol=protocol,
                     seed=own_seed,
-                    is_first_seed=own_seed == (seeds or [seed])[0],
+                    is_first_seed=own_seed == (task_config.seeds or [own_seed])[0],
+                    rotation=rotation,
                     config=task_config,
                     generation=config.generation,
                     loaded=loaded,
@@ -87,6 +95,29 @@ def build(tasks: Mapping[str, tuple[TaskConfig, Loaded]], config: EvaluateConfig
                 _configure(one)
                 asked.append(one)
     return asked
+
+
+def _protocols(name: str, config: TaskConfig, wanted: Sequence[str]) -> list[Protocol]:
+    """Those of the wanted protocols that a task can be asked by."""
+    protocols = [Protocol(name=kind) for kind in wanted]
+    usable = ASKED_BY.get(config.format)
+    own = [protocol for protocol in protocols if usable is None or protocol.kind in usable]
+    if not own:
+        raise ConfigError(
+            f"evaluate.tasks.{name}: format {config.format!r} is asked by {' and '.join(usable or ())} "
+            "only; add one to evaluate.protocols"
+        )
+    return own
+
+
+def _versions(config: TaskConfig, protocol: Protocol, loaded: Loaded, seed: int) -> list[tuple[int, int]]:
+    """Seed of the examples and rotation of the options: every seed as it is, the first one in every order."""
+    seeds = config.seeds if config.seeds and protocol.shots(config.shots) else [seed]
+    orders = 1
+    if config.rotate_options and protocol.kind in ROTATED:
+        orders = max(len(question.options) for question in loaded.questions)
+    rotated = [(seeds[0], rotation) for rotation in range(1, orders)]
+    return [(own_seed, 0) for own_seed in seeds] + rotated
 
 
 def _load(manager: Any, name: str, splits: Mapping[str, Any]) -> QuestionTask:  # noqa: ANN401

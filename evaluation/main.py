@@ -1,23 +1,27 @@
 """`meditron evaluate`: models on questions and held-out text, side by side."""
 
 import json
+import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meditron.config import EvaluateConfig, Recipe, TaskConfig
+from meditron.config.loading import dump_recipe
 from meditron.errors import ConfigError, InputError, ManifestError, QuarantineError
-from meditron.files import atomic_dir, atomic_write_json
+from meditron.files import atomic_dir, atomic_write_json, atomic_write_text, sha256_file
 from meditron.manifest import MANIFEST, config_hash, read_manifest, write_manifest
 from meditron.progress import console
 
 if TYPE_CHECKING:
     from evaluation.adapter.lm import MeditronLM
     from evaluation.asking import Asked
+    from evaluation.contamination import Contaminated
     from evaluation.perplexity import HeldOut
     from evaluation.questions import Loaded
+    from evaluation.team import Team
 
 RESULTS = "results.json"
 CACHE_VERSION = "1"
@@ -38,6 +42,8 @@ class Plan:
     """Name of each input to its hash, the model's excepted."""
     licenses: dict[str, str]
     """Source to licence, of the held-out documents."""
+    contaminated: "Contaminated | None" = None
+    """Questions that curation found in its sources."""
 
     @property
     def config(self) -> EvaluateConfig:
@@ -45,11 +51,14 @@ class Plan:
         return self.recipe.evaluate
 
 
-def main(recipe: Recipe) -> None:
+def main(recipe: Recipe) -> int:
     """Evaluate each of a recipe's models, and print the results side by side.
 
     A model that has results from the same questions, texts and settings is left alone; a killed
     evaluation goes on with the answers it had.
+
+    Returns:
+        0, or the documented code of a process that failed.
 
     Raises:
         ConfigError: there is nothing to evaluate, or a setting is impossible.
@@ -59,20 +68,41 @@ def main(recipe: Recipe) -> None:
         DiskFullError: the disk is full; finished answers are kept.
     """
     from evaluation.model import check_folder
-    from evaluation.table import print_results
 
     config = recipe.evaluate
     if not config.models:
         raise ConfigError("evaluate.models: names no model; give at least one label and folder")
     for label, folder in config.models.items():
         check_folder(label, Path(folder))
-    plan = make_plan(recipe)
-    output = Path(str(config.output))
-    results = {}
-    for label, folder in config.models.items():
-        evaluate(plan, label, Path(folder), output / label)
-        results[label] = json.loads((output / label / RESULTS).read_text(encoding="utf-8"))
-    print_results(results)
+    if config.nproc > 1 and "WORLD_SIZE" not in os.environ:
+        from meditron.processes import run_processes
+
+        work = Path(f"{config.output}.cache")
+        atomic_write_text(work / "launched.yaml", dump_recipe(recipe))
+        arguments = ["evaluate", "--config", str(work / "launched.yaml")]
+        return run_processes(arguments, config.nproc, work / "logs")
+    _evaluate_all(recipe)
+    return 0
+
+
+def _evaluate_all(recipe: Recipe) -> None:
+    from evaluation.table import print_results
+    from evaluation.team import join, leave
+
+    plan, team = make_plan(recipe), join()
+    output = Path(str(plan.config.output))
+    try:
+        for label, folder in plan.config.models.items():
+            evaluate(plan, label, Path(folder), output / label, team)
+    finally:
+        leave(team)
+    if team.leads:
+        print_results(
+            {
+                label: json.loads((output / label / RESULTS).read_text(encoding="utf-8"))
+                for label in plan.config.models
+            }
+        )
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -93,7 +123,20 @@ def make_plan(recipe: Recipe) -> Plan:
         raise ConfigError(
             "evaluate.tasks: names no questions, and there is no corpus to measure perplexity on"
         )
-    return Plan(recipe=recipe, asked=asked, held_out=held_out, inputs=inputs, licenses=licenses)
+    plan = Plan(recipe=recipe, asked=asked, held_out=held_out, inputs=inputs, licenses=licenses)
+    return _with_contamination(plan)
+
+
+def _with_contamination(plan: Plan) -> Plan:
+    """The plan with curation's report, where one is named or lies at its usual place."""
+    named = plan.config.contamination
+    path = Path(named) if named else Path(str(plan.recipe.curate.output)) / "contamination.jsonl"
+    if not plan.asked or not (named or path.is_file()):
+        return plan
+    from evaluation.contamination import read_contamination
+
+    inputs = {**plan.inputs, "contamination.jsonl": sha256_file(path)} if path.is_file() else plan.inputs
+    return replace(plan, contaminated=read_contamination(path), inputs=inputs)
 
 
 def _has_corpus(recipe: Recipe) -> bool:
@@ -140,7 +183,7 @@ def _check_bad(name: str, loaded: "Loaded", max_bad_fraction: float, quarantine:
     console().print(f"{said}, see {quarantine}")
 
 
-def evaluate(plan: Plan, label: str, folder: Path, output: Path) -> None:
+def evaluate(plan: Plan, label: str, folder: Path, output: Path, team: "Team") -> None:
     """Write the results of one model to `output`, unless they are there."""
     from evaluation.model import choose_device, choose_dtype, identify, load_model
 
@@ -148,7 +191,7 @@ def evaluate(plan: Plan, label: str, folder: Path, output: Path) -> None:
     identity = identify(folder)
     settings = _settings(plan, choose_dtype(config, choose_device(config.device)))
     inputs = {"model": identity, **plan.inputs}
-    if _is_done(output, settings, inputs):
+    if team.agree(team.leads and _is_done(output, settings, inputs)):
         console().print(f"{output}: already evaluated with this model, these inputs and settings")
         return
     started = time.perf_counter()
@@ -156,10 +199,12 @@ def evaluate(plan: Plan, label: str, folder: Path, output: Path) -> None:
     from evaluation.adapter.cache import AnswerCache
     from evaluation.adapter.lm import MeditronLM
 
-    cache = Path(f"{config.output}.cache") / f"{identity[:16]}-{loaded.dtype}" / "answers-0.jsonl"
+    cache = Path(f"{config.output}.cache") / f"{identity[:16]}-{loaded.dtype}" / f"answers-{team.rank}.jsonl"
     answers = AnswerCache(cache, f"{CACHE_VERSION} {identity} {loaded.dtype}")
-    lm = MeditronLM(loaded, answers, config.batch_tokens, label, config.generation.batch_size)
+    lm = MeditronLM(loaded, answers, config.batch_tokens, label, config.generation.batch_size, team)
     samples, content = _measure(plan, lm)
+    if not team.leads:
+        return
     content["model"] = {
         "label": label,
         "path": str(folder),
@@ -179,7 +224,7 @@ def _measure(plan: Plan, lm: "MeditronLM") -> tuple[dict[str, list[dict[str, Any
 
     records = ask(lm, plan.asked) if plan.asked else {}
     samples = {
-        one.key: [to_sample(record, one) for record in records[one.key]]
+        one.key: [to_sample(record, one, plan.contaminated) for record in records[one.key]]
         for one in plan.asked
         if one.key in records
     }

@@ -9,17 +9,26 @@ from typing import Any
 import numpy as np
 
 from evaluation.asking import Asked
+from evaluation.contamination import Contaminated
 from evaluation.extract import vote
 from evaluation.questions import Bad
-from evaluation.statistics import ACCURACY_METHOD, RESAMPLES, diagnostics, ratio_interval, wilson
+from evaluation.statistics import (
+    ACCURACY_METHOD,
+    RESAMPLES,
+    diagnostics,
+    order_effect,
+    ratio_interval,
+    wilson,
+)
 from meditron.files import atomic_write
 
 Record = dict[str, Any]
 
 
-def to_sample(record: Mapping[str, Any], asked: Asked) -> Record:
+def to_sample(record: Mapping[str, Any], asked: Asked, contaminated: Contaminated | None) -> Record:
     """One question with the model's answer, from lm-eval's record of it."""
     doc = record["doc"]
+    flag = {} if contaminated is None else {"contaminated": contaminated.has(doc)}
     read = _generated if asked.protocol.generates else _compared
     answer = read(record, doc["options"], asked.metric)
     return {
@@ -32,6 +41,7 @@ def to_sample(record: Mapping[str, Any], asked: Asked) -> Record:
         "prediction": answer["prediction"],
         "correct": answer["prediction"] is not None and record[asked.metric] == 1.0,
         **answer,
+        **flag,
         "prompt": record["arguments"][0][0],
     }
 
@@ -87,11 +97,13 @@ def task_entry(
     """A line of the results: the accuracy of a task under a protocol, with all that explains it.
 
     Args:
-        runs: the task with its samples, once for each seed of its examples.
+        runs: the task with its samples, once for each seed of its examples and order of its options.
         seconds: time that its answers took.
         cut_prompts: prompts that were longer than the model's context.
     """
-    asked, samples = runs[0]
+    seeds = [run for run in runs if run[0].rotation == 0]
+    orders = [run for run in runs if run[0].seed == runs[0][0].seed]
+    asked, samples = seeds[0]
     subjects = sorted({sample["subject"] for sample in samples} - {""})
     everything = [sample for _, own in runs for sample in own]
     entry = {
@@ -114,7 +126,18 @@ def task_entry(
     }
     if asked.protocol.kind == "vote":
         entry["ties"] = sum(sample["tie"] for sample in samples)
-    return entry | (_over_seeds(runs) if len(runs) > 1 else {})
+    if len(orders) > 1:
+        entry["orders"] = order_effect([own for _, own in orders])
+    if "contaminated" in samples[0]:
+        entry["contamination"] = _contamination(samples)
+    return entry | (_over_seeds(seeds) if len(seeds) > 1 else {})
+
+
+def _contamination(samples: Sequence[Record]) -> Record:
+    """Accuracy on the questions that were found in the sources of the corpus, and on the others."""
+    found = {name: [s for s in samples if s["contaminated"] == name] for name in (True, False)}
+    flagged, clean = (accuracy(own) if own else None for own in found.values())
+    return {"flagged": flagged, "clean": clean}
 
 
 def _over_seeds(runs: Sequence[tuple[Asked, Sequence[Record]]]) -> Record:

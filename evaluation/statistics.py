@@ -11,7 +11,9 @@ ACCURACY_METHOD = "Wilson 95%"
 RESAMPLES = 10_000
 CALIBRATION_BINS = 10
 LENGTH_GROUPS = 3
-_BLOCK = 500_000
+_COST_OF_A_KIND = 8
+"""How many times as long it takes to draw the count of a kind of items as to draw an item."""
+_BLOCK = 50_000
 """Items drawn at once; small enough for a processor's cache."""
 
 Floats = npt.NDArray[np.float64]
@@ -41,24 +43,31 @@ def ratio_interval(
     """
     if len(sums) < 2:
         return None
-    parts = np.array([sums, sizes], np.float64)
-    ratios = [totals[0] / totals[1] for totals in _resampled_sums(parts, resamples, seed)]
+    numerators, denominators = _resampled_sums(np.array([sums, sizes], np.float64), resamples, seed)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(ratios), [tail, 1 - tail])
+    low, high = np.quantile(numerators / denominators, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def _resampled_sums(parts: Floats, resamples: int, seed: int) -> list[Floats]:
-    """Sums over items drawn with replacement, blocks of [parts, resamples]."""
+def _resampled_sums(parts: Floats, resamples: int, seed: int) -> Floats:
+    """Sums over items drawn with replacement, [parts, resamples].
+
+    Where many items are alike, as right and wrong answers are, drawing how often each kind comes up is the
+    same as drawing the items, and far less work.
+    """
     items = parts.shape[1]
     generator = np.random.default_rng(seed)
+    kinds, counts = np.unique(parts, axis=1, return_counts=True)
+    if len(counts) * _COST_OF_A_KIND < items:
+        drawn = generator.multinomial(items, counts / items, size=resamples)
+        return np.asarray(kinds @ drawn.T)
     block = max(_BLOCK // items, 1)
     sums = []
     for begin in range(0, resamples, block):
         size = (min(block, resamples - begin), items)
-        drawn = generator.integers(0, items, size=size, dtype=np.int32)
-        sums.append(parts[:, drawn].sum(axis=-1))
-    return sums
+        places = generator.integers(0, items, size=size, dtype=np.uint16 if items < 2**16 else np.int32)
+        sums.append([part[places].sum(axis=-1) for part in parts])
+    return np.concatenate(sums, axis=1)
 
 
 def diagnostics(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -104,6 +113,35 @@ def position_shares(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[floa
         name: (np.bincount(values, minlength=places) / max(len(values), 1)).tolist()
         for name, values in (("chosen", np.array(chosen, int)), ("right", np.array(right, int)))
     }
+
+
+def order_effect(orders: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """How much the choice depends on the place of an option, by asking in every rotated order.
+
+    Args:
+        orders: samples of the same questions, once for each order; the first one is the file's.
+
+    Returns:
+        `count` of orders, `accuracies` in each and their `mean`; `consistent`, the share of questions whose
+        chosen option is the same in all orders; `chosen`, how often each place is chosen over all orders, of
+        the questions with as many options as orders: without a preference each as often as any other.
+    """
+    everything = [sample for samples in orders for sample in samples if len(sample["options"]) == len(orders)]
+    texts = [[_chosen_text(sample) for sample in samples] for samples in orders]
+    same = [None not in answers and len(set(answers)) == 1 for answers in zip(*texts, strict=True)]
+    accuracies = [float(np.mean([sample["correct"] for sample in samples])) for samples in orders]
+    return {
+        "count": len(orders),
+        "accuracies": accuracies,
+        "mean": float(np.mean(accuracies)),
+        "consistent": float(np.mean(same)),
+        "chosen": position_shares(everything)["chosen"] if everything else [],
+    }
+
+
+def _chosen_text(sample: Mapping[str, Any]) -> str | None:
+    chosen = sample["prediction"]
+    return None if chosen is None else str(sample["options"][chosen])
 
 
 def by_length(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

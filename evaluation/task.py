@@ -15,7 +15,7 @@ from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
 from evaluation.questions import Loaded, Question, load_questions
-from meditron.config import ColumnsConfig, TaskConfig
+from meditron.config import ColumnsConfig, PasskeyConfig, PerplexityConfig, TaskConfig
 
 DEFAULT_SEED = 1234
 Doc = dict[str, Any]
@@ -106,7 +106,7 @@ def _dataset(questions: Sequence[Question]) -> datasets.Dataset:
 def load_datasets(
     *,
     format: str,
-    file: str,
+    file: str = "",
     data_root: str = ".",
     paths: Mapping[str, str] | None = None,
     examples: Mapping[str, str] | None = None,
@@ -114,6 +114,7 @@ def load_datasets(
     ground_truth: str | None = None,
     columns: Mapping[str, Any] | None = None,
     first_answer: int = 1,
+    passkey: Mapping[str, Any] | None = None,
     **others: Any,  # noqa: ANN401 - whatever else lm-eval was given as metadata
 ) -> dict[str, datasets.Dataset]:
     """What plain `lm_eval --include_path evaluation/tasks` calls; `--metadata` sets all but the first two.
@@ -128,6 +129,7 @@ def load_datasets(
         ground_truth: usual name of pubmedqa's labels.
         columns: fields of `meditron.config.ColumnsConfig` for the form `table`.
         first_answer: number of the first option where answers are numbers.
+        passkey: fields of `meditron.config.PasskeyConfig`.
         others: not used.
     """
     paths, pool = paths or {}, (examples or {}).get(format)
@@ -140,7 +142,38 @@ def load_datasets(
         subjects=list(subjects),
         columns=ColumnsConfig(**(columns or {})),
         first_answer=first_answer,
+        passkey=PasskeyConfig(**(passkey or {})),
         shots=1 if pool or has_dev else 0,
         shots_path=pool,
     )
     return to_datasets(load_questions(config, Path(data_root)))
+
+
+def load_texts(
+    *,
+    kind: str,
+    file: str,
+    data_root: str = ".",
+    paths: Mapping[str, str] | None = None,
+    sources: Sequence[str] = (),
+    max_characters: int | None = None,
+    **others: Any,  # noqa: ANN401 - whatever else lm-eval was given as metadata
+) -> dict[str, datasets.Dataset]:
+    """Held-out documents, for plain `lm_eval`; `--metadata` sets all but the first two.
+
+    Args:
+        kind: medical or general.
+        file: usual name of the corpus folder.
+        data_root: folder that paths are relative to.
+        paths: `corpus` names the folder that is read instead of the usual one.
+        sources: names of the sources that are read. Default: all of the kind.
+        max_characters: of each source, read only so many characters.
+        others: not used.
+    """
+    from evaluation.perplexity import read_held_out
+
+    corpus = Path(data_root) / (paths or {}).get("corpus", file)
+    held_out, _ = read_held_out(PerplexityConfig(corpus=str(corpus), max_characters=max_characters))
+    chosen = [own for own in held_out if own.kind == kind and (not sources or own.source in sources)]
+    texts = [{"text": text, "source": own.source} for own in chosen for text in own.texts]
+    return {"test": datasets.Dataset.from_list(texts)}

@@ -51,6 +51,8 @@ class Writer:
         decode: token ids to text, without special tokens.
         end_ids: tokens that end an answer.
         batch_size: answers that are written at the same time.
+        alone: write one answer after the other with the model's own `generate`, for models whose memory is
+            not a cache of keys and values.
     """
 
     def __init__(
@@ -59,8 +61,9 @@ class Writer:
         decode: Callable[[list[int]], str],
         end_ids: Sequence[int],
         batch_size: int,
+        alone: bool = False,
     ) -> None:
-        self._model, self._decode = model, decode
+        self._model, self._decode, self._alone = model, decode, alone
         self._end_ids, self._batch_size = frozenset(end_ids), batch_size
 
     def write(self, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, str]]]:
@@ -72,7 +75,11 @@ class Writer:
                 _Row(index=index, prompt=prompts[index], generator=np.random.default_rng(prompts[index].seed))
                 for index in chosen
             ]
-            self._write(rows)
+            if self._alone:
+                for row in rows:
+                    self._write_alone(row)
+            else:
+                self._write(rows)
             yield [(row.index, row.text or "") for row in rows]
 
     @torch.inference_mode()
@@ -103,6 +110,27 @@ class Writer:
             ids_BT = torch.tensor([[tokens[place]] for place in staying], device=ids_BT.device)
             mask_BT = torch.nn.functional.pad(mask_BT[kept], (0, 1), value=1)
 
+    @torch.inference_mode()
+    def _write_alone(self, row: _Row) -> None:
+        """Write an answer as the model itself does it."""
+        prompt, device = row.prompt, self._model.device
+        ids_1T = torch.as_tensor(prompt.ids.astype(np.int64), device=device)[None]
+        sampling: dict[str, Any] = {"do_sample": False}
+        if prompt.temperature is not None:
+            sampling = {"do_sample": True, "temperature": prompt.temperature, "top_k": 0, "top_p": 1.0}
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(prompt.seed)
+            written_1T = self._model.generate(
+                ids_1T,
+                attention_mask=torch.ones_like(ids_1T),
+                max_new_tokens=prompt.max_tokens,
+                eos_token_id=sorted(self._end_ids) or None,
+                pad_token_id=0,
+                **sampling,
+            )
+        row.ids = [token for token in written_1T[0, ids_1T.shape[1] :].tolist() if token not in self._end_ids]
+        row.text = _before(self._decode(row.ids), prompt.stops)
+
     def _padded(self, sequences: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompts with padding on the left, and their mask, [B, T]."""
         longest = max(len(ids) for ids in sequences)
@@ -131,11 +159,15 @@ class Writer:
         if not at_end and len(row.ids) % CHECK_EVERY:
             return False
         text = self._decode(row.ids)
-        cuts = [text.find(stop) for stop in row.prompt.stops if stop in text]
-        if not at_end and not cuts:
+        if not at_end and not any(stop in text for stop in row.prompt.stops):
             return False
-        row.text = text[: min(cuts)] if cuts else text
+        row.text = _before(text, row.prompt.stops)
         return True
+
+
+def _before(text: str, stops: Sequence[str]) -> str:
+    """A text up to the first stop."""
+    return text[: min([text.find(stop) for stop in stops if stop in text], default=len(text))]
 
 
 def _sample(logits_V: torch.Tensor, temperature: float, generator: np.random.Generator) -> int:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from lm_eval.models.huggingface import HFLM
 
-from evaluation.adapter.cache import AnswerCache
+from evaluation.adapter.cache import AnswerCache, Value
 from evaluation.adapter.generate import Prompt, Writer
 from evaluation.adapter.score import Request, RowScorer, Scorer, TreeScorer
 from evaluation.adapter.tree import Ids
 from evaluation.model import LoadedModel
 from evaluation.quiet import quiet
+from evaluation.team import Team
 from meditron.progress import progress
 
 TREE_MODELS = ("llama",)
@@ -48,6 +49,7 @@ class MeditronLM(HFLM):  # type: ignore[misc]
         batch_tokens: most tokens of one pass. Default: 512 on a CPU, 8192 on a GPU.
         label: name of the model on the terminal.
         generation_batch: answers that are generated at the same time.
+        team: the processes that share the work. Default: this one alone.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class MeditronLM(HFLM):  # type: ignore[misc]
         batch_tokens: int | None = None,
         label: str = "model",
         generation_batch: int = 8,
+        team: Team | None = None,
     ) -> None:
         with quiet():
             super().__init__(
@@ -71,7 +74,7 @@ class MeditronLM(HFLM):  # type: ignore[misc]
         self.seconds: dict[str, float] = {}
         """Task to the time its answers took."""
         self._names: list[str] = []
-        self._answers = cache
+        self._answers, self._team = cache, team or Team()
         default = CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS
         self.batch_tokens = batch_tokens or default
         self._encoded: dict[str, list[int]] = {}
@@ -103,12 +106,30 @@ class MeditronLM(HFLM):  # type: ignore[misc]
         """Answers in the order of the requests: from the cache, or computed and put there."""
         asked = [self._request(*pair) for pair in requests]
         keys = [self._answers.key("likelihood", _sizes(item), item.ids.tobytes()) for item in asked]
+        order = sorted(range(len(asked)), key=lambda index: asked[index].ids.tolist())
+        new = self._own_part(keys, order, [len(asked[index].ids) for index in order])
+        self._compute(asked, new)
+        return [(value["logprob"], value["greedy"]) for value in self._collected(keys)]
+
+    def _own_part(self, keys: Sequence[str], order: Sequence[int], costs: Sequence[int]) -> dict[str, int]:
+        """What this process has to compute: key to index, of its part of `order`, without what is known.
+
+        The parts depend on all that is asked, not on what is known: another process may have begun.
+        """
         missing = [index for index, key in enumerate(keys) if self._answers.get(key) is None]
         self.counters.known += len(keys) - len(missing)
-        new = {keys[index]: index for index in missing}
-        self._compute(asked, new)
+        own = {keys[order[place]]: order[place] for place in self._team.share(costs)}
+        unknown = {keys[index] for index in missing}
+        return {key: index for key, index in own.items() if key in unknown}
+
+    def _collected(self, keys: Sequence[str]) -> list[Value]:
+        """The answers of all processes."""
+        if self._team.size > 1:
+            self._team.wait()
+            self._answers.read()
         found = [self._answers.get(key) for key in keys]
-        return [(value["logprob"], value["greedy"]) for value in found if value is not None]
+        assert None not in found, "a process left out a part of its work"
+        return [value for value in found if value is not None]
 
     def _request(self, what: Any, context: list[int], continuation: list[int]) -> Request:  # noqa: ANN401
         everything = context + continuation
@@ -154,13 +175,12 @@ class MeditronLM(HFLM):  # type: ignore[misc]
             seen[asked] += 1
             prompts.append(_to_prompt(ids, settings, key))
             keys.append(key)
-        missing = [index for index, key in enumerate(keys) if self._answers.get(key) is None]
-        self.counters.known += len(keys) - len(missing)
         self._names = [str(request.task_name) for request in requests]
-        self._write(prompts, {keys[index]: index for index in missing})
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index].ids))
+        costs = [len(prompts[index].ids) + prompts[index].max_tokens for index in order]
+        self._write(prompts, self._own_part(keys, order, costs))
         self._names = []
-        found = [self._answers.get(key) for key in keys]
-        return [value["text"] for value in found if value is not None]
+        return [value["text"] for value in self._collected(keys)]
 
     def _cut_prompt(self, context: str, max_tokens: int) -> Ids:
         """Tokens of a prompt that leave room for the answer."""
@@ -176,7 +196,8 @@ class MeditronLM(HFLM):  # type: ignore[misc]
         if not new:
             return
         keys, indices = list(new), list(new.values())
-        writer = Writer(self.loaded.model, self.tok_decode, self._end_ids(), self.generation_batch)
+        alone = not self._is_plain
+        writer = Writer(self.loaded.model, self.tok_decode, self._end_ids(), self.generation_batch, alone)
         with progress(len(new), f"{self.label}: generated answers", "answers") as task:
             started = time.perf_counter()
             for finished in writer.write([prompts[index] for index in indices]):
@@ -193,9 +214,12 @@ class MeditronLM(HFLM):  # type: ignore[misc]
         ids = named if isinstance(named, list) else [named]
         return [int(end) for end in (*ids, self.tokenizer.eos_token_id) if end is not None]
 
+    @property
+    def _is_plain(self) -> bool:
+        return self.loaded.model.config.model_type in TREE_MODELS
+
     def _scorer(self) -> Scorer:
-        plain = self.loaded.model.config.model_type in TREE_MODELS
-        kind = TreeScorer if plain else RowScorer
+        kind = TreeScorer if self._is_plain else RowScorer
         return kind(self.loaded.model, self.batch_tokens)
 
 

@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,12 @@ class Question:
             raise ValueError("an option is empty")
         if not 0 <= self.answer < len(self.options):
             raise ValueError(f"answer {self.answer + 1} of {len(self.options)} options")
+
+    def rotated(self, by: int) -> "Question":
+        """The same question with its options moved up by so many places, the first ones to the end."""
+        by %= len(self.options)
+        answer = (self.answer - by) % len(self.options)
+        return replace(self, options=self.options[by:] + self.options[:by], answer=answer)
 
     def as_doc(self) -> dict[str, Any]:
         """The question as lm-eval's templates see it."""

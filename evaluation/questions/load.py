@@ -1,13 +1,16 @@
 """All questions of one task: which files, which of their questions, and what could not be used."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from evaluation.questions.base import Bad, Question, QuestionFile, read_file
 from evaluation.questions.formats import read_labels
+from evaluation.questions.passkey import make_passkeys
 from meditron.config import TaskConfig
 from meditron.config.check import suggest
 from meditron.errors import ConfigError, InputError
@@ -54,6 +57,10 @@ class Loaded:
     group: str | None = None
     """mmlu: the group of subjects that was asked for by name."""
 
+    def rotated(self, by: int) -> "Loaded":
+        """The same with the options of every question moved up by so many places, the first to the end."""
+        return replace(self, questions=[question.rotated(by) for question in self.questions])
+
 
 def load_questions(config: TaskConfig, root: Path) -> Loaded:
     """Read a task's files under `root`.
@@ -62,6 +69,8 @@ def load_questions(config: TaskConfig, root: Path) -> Loaded:
         ConfigError: an unknown subject.
         InputError: a file is missing or unreadable, or none of its records has the form.
     """
+    if config.format == "passkey":
+        return _made_up(make_passkeys(config.passkey))
     files = _files(config, root, config.split, config.paths)
     pool_paths = config.shots_paths
     pool_files: list[QuestionFile] = []
@@ -85,6 +94,13 @@ def load_questions(config: TaskConfig, root: Path) -> Loaded:
     )
     _check(config, loaded, [*files, *pool_files])
     return loaded
+
+
+def _made_up(questions: list[Question]) -> Loaded:
+    """Questions that no file holds, with the hash of what they are."""
+    content = json.dumps([asdict(question) for question in questions]).encode()
+    hashes = {"pass-keys, made up": hashlib.sha256(content).hexdigest()}
+    return Loaded(questions=questions, records=len(questions), hashes=hashes)
 
 
 def _files(config: TaskConfig, root: Path, split: str, paths: Sequence[str]) -> list[QuestionFile]:

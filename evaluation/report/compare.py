@@ -42,6 +42,8 @@ class Change:
     """Questions that only the earlier model answers correctly."""
     p_value: float | None = None
     """Exact McNemar test over the same questions."""
+    paired: Bounds | None = None
+    """95 % interval of the difference in points of per cent, over the questions that both models answered."""
 
     interval: Bounds | None = None
     """95 % interval of the difference itself, over the documents that both models read."""
@@ -72,18 +74,29 @@ def compare_accuracies(
     before: Score, after: Score, answers_before: Mapping[str, bool], answers_after: Mapping[str, bool]
 ) -> Change:
     """The change of an accuracy; paired where both models answered the same questions."""
-    gained = lost = p_value = None
+    gained = lost = p_value = paired = None
     if answers_before and answers_before.keys() == answers_after.keys():
         gained = sum(answers_after[key] and not right for key, right in answers_before.items())
         lost = sum(right and not answers_after[key] for key, right in answers_before.items())
         p_value = mcnemar(gained, lost)
+        paired = _paired_difference(answers_before, answers_after)
     return Change(
         difference=100 * (after.value - before.value),
         overlap=_overlap(before.bounds, after.bounds),
         gained=gained,
         lost=lost,
         p_value=p_value,
+        paired=paired,
     )
+
+
+def _paired_difference(before: Mapping[str, bool], after: Mapping[str, bool]) -> Bounds | None:
+    """Bootstrap over questions of the difference in accuracy, in points of per cent."""
+    from evaluation.statistics import paired_difference
+
+    right = [after[key] for key in before]
+    interval = paired_difference(list(before.values()), right, RESAMPLES, SEED)
+    return None if interval is None else (100 * interval[0], 100 * interval[1])
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -15,8 +15,9 @@ import yaml
 import meditron
 from evaluation.report import numbers, published
 from evaluation.report.build import Page
+from evaluation.report.diagnostics import reliability_plot
 from evaluation.report.flow import facts, flow, stage_rows
-from evaluation.report.plot import script_json
+from evaluation.report.plot import Plot, script_json
 from evaluation.report.summary import cards
 from evaluation.report.tracks import accuracy_tracks, perplexity_tracks
 from meditron.config.loading import recipe_dict
@@ -52,6 +53,7 @@ def render(page: Page, output: Path) -> str:
         batch_shares=page.pretraining.shares() if page.pretraining else {},
         perplexity_tracks=perplexity_tracks(page.perplexity, page.labels),
         accuracy_tracks=accuracy_tracks(page.tasks, page.labels),
+        reliability=_reliability(page),
         quoted=[_quoted(page, index) for index in range(len(page.tasks))],
         quoted_source=published.SOURCE,
         paired=any(change.interval for row in page.perplexity for change in row.changes.values()),
@@ -122,6 +124,13 @@ def _recipe_yaml(page: Page) -> str:
     everything = page.used_recipe or recipe_dict(page.recipe)
     content = {key: value for key, value in everything.items() if key not in CLUSTER_SECTIONS}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _reliability(page: Page) -> list[Plot]:
+    plots = [
+        reliability_plot(f"{row.task}, {row.protocol}", row.diagnoses, page.labels) for row in page.tasks
+    ]
+    return [plot for plot in plots if plot is not None]
 
 
 def _quoted(page: Page, index: int) -> list[published.Quoted]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.report.compare import Bounds, Change, Score, compare_accuracies, compare_perplexities
+from evaluation.report.diagnostics import Diagnosis, diagnose
 from evaluation.report.reading import Json, Notes, number, read_json, read_lines
 from meditron.manifest import read_manifest
 
@@ -61,6 +62,8 @@ class TaskRow:
     """Label of each later model to its change."""
     subjects: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
     """Subject to model label to accuracy."""
+    diagnoses: Mapping[str, Diagnosis] = field(default_factory=dict)
+    """Model label to what explains its accuracy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,7 @@ def _read_one(folder: Path) -> ModelResults:
     for entry in content.get("tasks", []):  # refuse the folder here, rather than all of the table later
         _accuracy(entry)
         _subjects({folder.name: entry})
+        diagnose(entry)
     for entry in content.get("perplexity", []):
         _perplexity_row(str(entry["source"]), {folder.name: entry})
     return ModelResults(label=folder.name, folder=folder, content=content)
@@ -149,6 +153,7 @@ def _task_row(
             for label in later
         },
         subjects=_subjects(entries),
+        diagnoses={label: diagnose(entry) for label, entry in entries.items()},
     )
 
 

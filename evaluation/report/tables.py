@@ -107,6 +107,6 @@ def _scores(row: TaskRow | PerplexityRow, names: dict[str, str]) -> Iterator[dic
 def _change(change: Change | None) -> dict[str, Any]:
     if change is None:
         return {}
-    low, high = change.interval or (None, None)
+    low, high = change.interval or change.paired or (None, None)
     figures = {"change": change.difference, "change_low": low, "change_high": high}
     return {**figures, "p_value": change.p_value, "verdict": change.verdict}

@@ -16,6 +16,7 @@ from meditron.config.evaluation import (
     ColumnsConfig,
     EvaluateConfig,
     GenerationConfig,
+    PasskeyConfig,
     PerplexityConfig,
     TaskConfig,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "GenerationConfig",
     "LaunchConfig",
     "ModelConfig",
+    "PasskeyConfig",
     "PerplexityConfig",
     "PhiConfig",
     "PretrainConfig",

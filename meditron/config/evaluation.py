@@ -5,8 +5,8 @@ from typing import Literal
 
 from meditron.config.check import require, require_choice
 
-FORMATS = ("medqa", "pubmedqa", "medmcqa", "mmlu", "table")
-"""Forms of question files; `table` is any JSONL or CSV, read as `columns` says."""
+FORMATS = ("medqa", "pubmedqa", "medmcqa", "mmlu", "table", "passkey")
+"""Forms of questions; `table` is any JSONL or CSV, read as `columns` says; `passkey` needs no file."""
 KINDS = ("letter", "answer", "generate", "cot", "vote")
 CHAT_SUFFIX = "-chat"
 PROTOCOLS = (*KINDS, *(f"{kind}{CHAT_SUFFIX}" for kind in KINDS))
@@ -34,14 +34,32 @@ class ColumnsConfig:
 
 
 @dataclass(kw_only=True)
+class PasskeyConfig:
+    """Pass-key retrieval: a number hidden in a long text (arXiv 2305.16300, section 4.2)."""
+
+    lengths: list[int] = field(default_factory=lambda: [512, 1024])
+    """Lengths of the text in words and marks; the tokens of a Llama are about as many."""
+    questions: int = 20
+    """Questions of each length; the number lies at depths evenly spread over the text."""
+
+    def __post_init__(self) -> None:
+        key = "evaluate.tasks.passkey"
+        valid = bool(self.lengths) and all(length >= 64 for length in self.lengths)
+        require(valid, f"{key}.lengths", self.lengths, "must name lengths of at least 64")
+        require(self.questions >= 1, f"{key}.questions", self.questions, "must be at least 1")
+
+
+@dataclass(kw_only=True)
 class TaskConfig:
     """One set of multiple-choice questions."""
 
     format: str
     """Form of the file: medqa (JSON or JSONL, any number of options), pubmedqa (JSON by PMID), medmcqa
-    (JSON lines with `cop`), mmlu (folder of CSV files), table (any JSONL or CSV with 2 to 10 options)."""
-    path: str | list[str]
-    """File or files, relative to `data_root`; for mmlu the folder that holds `test`, `dev`, `val`."""
+    (JSON lines with `cop`), mmlu (folder of CSV files), table (any JSONL or CSV with 2 to 10 options),
+    passkey (made up, no file)."""
+    path: str | list[str] = ""
+    """File or files, relative to `data_root`; for mmlu the folder that holds `test`, `dev`, `val`. Not
+    used by passkey."""
     ground_truth: str | None = None
     """pubmedqa: JSON file of PMID to label; only these questions are asked. Default: all that have a
     `final_decision`."""
@@ -54,6 +72,8 @@ class TaskConfig:
     first_answer: int = 1
     """medmcqa and table: number of the first option, where answers are numbers (`cop` is 1-based in the
     original files and 0-based on the hub)."""
+    passkey: PasskeyConfig = field(default_factory=PasskeyConfig)
+    """passkey: how long the texts are."""
     limit: int | None = None
     """Ask only so many questions, drawn evenly over the file (of mmlu: over each subject's). Default: all."""
     shots: int = 0
@@ -64,12 +84,17 @@ class TaskConfig:
     seeds: list[int] = field(default_factory=list)
     """Draw the examples once with each of these seeds, and give mean and standard deviation. Default: the
     recipe's seed alone. MEDITRON used 1234, 432 and 32."""
+    rotate_options: bool = False
+    """Ask again with the options in every rotated order, where a protocol shows them (letter, generate):
+    how much the choice depends on the place. Costs as much again for each option."""
     instruction: str | None = None
     """Text at the head of each prompt. Default: the format's own."""
 
     def __post_init__(self) -> None:
         require_choice(self.format, FORMATS, "evaluate.tasks.format")
-        require(bool(self.path), "evaluate.tasks.path", self.path, "must name at least one file")
+        has_files = self.format != "passkey"
+        require(bool(self.path) or not has_files, "evaluate.tasks.path", self.path, "must name a file")
+        require(has_files or not self.shots, "evaluate.tasks.shots", self.shots, "has no use for passkey")
         limit = self.limit
         require(limit is None or limit > 0, "evaluate.tasks.limit", limit, "must be positive")
         require(self.shots >= 0, "evaluate.tasks.shots", self.shots, "is negative")
@@ -168,6 +193,9 @@ class EvaluateConfig:
     """How answers are generated."""
     perplexity: PerplexityConfig = field(default_factory=PerplexityConfig)
     """Perplexity by source."""
+    contamination: str | None = None
+    """Report of curation (`contamination.jsonl`): questions that were found in its sources are marked, and
+    accuracy is also given without them. Default: that of `curate.output`, where it is there."""
     max_bad_fraction: float = 0.001
     """Stop when more than this share of a file's questions cannot be used."""
     device: str = "auto"
@@ -177,6 +205,9 @@ class EvaluateConfig:
     bfloat16 on a GPU."""
     batch_tokens: int | None = None
     """Tokens of one forward pass; changes speed and memory. Default: 512 on a CPU, 8192 on a GPU."""
+    nproc: int = 1
+    """Processes to start on this machine, one a GPU where there are any; they share the answers of each
+    model. Ignored inside a process that another launcher started as one of several."""
     max_length: int | None = None
     """Longest prompt with its answer in tokens; longer prompts lose their beginning, and are counted.
     Default: the model's own limit."""
@@ -191,6 +222,7 @@ class EvaluateConfig:
         require(unique, "evaluate.protocols", self.protocols, "names a protocol twice")
         fraction = self.max_bad_fraction
         require(0 <= fraction <= 1, "evaluate.max_bad_fraction", fraction, "must be between 0 and 1")
+        require(self.nproc >= 1, "evaluate.nproc", self.nproc, "must be at least 1")
         for name in ("batch_tokens", "max_length"):
             value = getattr(self, name)
             require(value is None or value >= 16, f"evaluate.{name}", value, "must be at least 16")

@@ -15,6 +15,7 @@ from meditron import cli
 from meditron.config import (
     EvaluateConfig,
     GenerationConfig,
+    PasskeyConfig,
     PerplexityConfig,
     Recipe,
     TaskConfig,
@@ -200,6 +201,25 @@ def test_several_seeds_of_examples(recipe: Recipe) -> None:
     assert entry["n"] == 6
     prompts = [samples(recipe, f"mmlu-letter{suffix}")[0]["prompt"] for suffix in ("", "-seed432", "-seed32")]
     assert len(set(prompts)) > 1
+
+
+def test_rotated_options_and_pass_keys(recipe: Recipe) -> None:
+    recipe.evaluate.tasks["medqa"].rotate_options = True
+    passkey = PasskeyConfig(lengths=[100, 200], questions=2)
+    recipe.evaluate.tasks["passkey"] = TaskConfig(format="passkey", passkey=passkey)
+    main(recipe)
+    entries = {(e["task"], e["protocol"]): e for e in results(recipe)["tasks"]}
+    assert ("passkey", "letter") not in entries
+    assert set(entries["passkey", "answer"]["subjects"]) == {"length 100", "length 200"}
+    assert entries["passkey", "answer"]["chance"] == pytest.approx(0.1)
+    found = entries["medqa", "letter"]["orders"]
+    assert found["count"] == 4
+    assert found["accuracies"][0] == entries["medqa", "letter"]["accuracy"]
+    assert sum(found["chosen"]) == pytest.approx(1.0)
+    assert "orders" not in entries["medqa", "answer"]
+    assert "std" not in entries["medqa", "letter"]
+    plain, rotated = (samples(recipe, f"medqa-letter{suffix}") for suffix in ("", "-order3"))
+    assert rotated[0]["options"] == plain[0]["options"][2:] + plain[0]["options"][:2]
 
 
 def test_the_chat_template(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from evaluation.statistics import (
     calibration,
     diagnostics,
     mcnemar,
+    order_effect,
     paired_difference,
     position_shares,
     ratio_interval,
@@ -57,6 +58,17 @@ def test_resampling_is_that_of_scipy() -> None:
     ).confidence_interval
     interval = ratio_interval(sums.tolist(), sizes.tolist(), 20_000, seed=4)
     assert interval == pytest.approx((reference.low, reference.high), abs=0.01)
+
+
+def test_items_that_are_alike_are_resampled_as_if_they_were_not() -> None:
+    rights = [1.0] * 70 + [0.0] * 130
+    alike = ratio_interval(rights, [1.0] * 200, 20_000, seed=4)
+    apart = ratio_interval(rights, [1.0 + 1e-9 * number for number in range(200)], 20_000, seed=5)
+    assert alike is not None
+    assert apart is not None
+    assert alike == pytest.approx(apart, abs=0.006)
+    half = 1.96 * math.sqrt(0.35 * 0.65 / 200)
+    assert alike == pytest.approx((0.35 - half, 0.35 + half), abs=0.008)
 
 
 def test_resampling_depends_on_the_seed_alone_and_not_on_one_item() -> None:
@@ -122,3 +134,23 @@ def test_position_and_length() -> None:
     for one in samples:
         one["probabilities"] = None
     assert "calibration" not in diagnostics(samples)
+
+
+def test_the_effect_of_the_order() -> None:
+    texts = ["a", "b", "c", "d"]
+
+    def asked(by: int, choose: str | None) -> dict[str, Any]:
+        options = texts[by:] + texts[:by]
+        place = 0 if choose is None else options.index(choose)
+        answer = options.index("b")
+        return {"options": options, "prediction": place, "answer": answer, "correct": place == answer}
+
+    # one question is always answered "b", which is right; the other always with the first place
+    found = order_effect([[asked(by, "b"), asked(by, None)] for by in range(4)])
+    assert found["count"] == 4
+    assert found["consistent"] == 0.5
+    assert found["accuracies"] == [0.5, 1.0, 0.5, 0.5]
+    assert found["mean"] == pytest.approx(0.625)
+    assert found["chosen"] == [5 / 8, 1 / 8, 1 / 8, 1 / 8]
+    invalid = [[{**asked(by, "b"), "prediction": None}] for by in range(4)]
+    assert order_effect(invalid)["consistent"] == 0.0

@@ -10,10 +10,20 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from evaluation.asking import TASKS, Asked, build
+from evaluation.perplexity import measure, read_held_out
+from evaluation.protocols import ASKED_BY
 from evaluation.questions import load_questions
-from meditron.config import EvaluateConfig, TaskConfig
+from meditron.config import EvaluateConfig, PasskeyConfig, PerplexityConfig, TaskConfig
 from meditron.config.evaluation import FORMATS, KINDS
-from tests.evaluation.conftest import medqa_record, write_lines, write_mmlu, write_pubmedqa
+from meditron.errors import ConfigError
+from tests.evaluation.adapter.test_score import make_lm
+from tests.evaluation.conftest import (
+    medqa_record,
+    write_corpus,
+    write_lines,
+    write_mmlu,
+    write_pubmedqa,
+)
 
 
 def ask(root: Path, protocol: str, seed: int = 1234, **settings: object) -> Asked:
@@ -31,7 +41,9 @@ def prompts(asked: Asked) -> list[str]:
 
 def test_there_is_a_task_for_every_form_and_protocol() -> None:
     known = TaskManager(include_path=str(TASKS), include_defaults=False).all_tasks
-    assert {f"meditron_{form}_{protocol}" for form in FORMATS for protocol in KINDS} <= set(known)
+    asked = {form: ASKED_BY.get(form, KINDS) for form in FORMATS}
+    assert {f"meditron_{form}_{protocol}" for form in FORMATS for protocol in asked[form]} <= set(known)
+    assert {"meditron_perplexity_medical", "meditron_perplexity_general"} <= set(known)
     assert {f"meditron_mmlu_medical_{n}_{protocol}" for n in (6, 9) for protocol in KINDS} <= set(known)
 
 
@@ -107,6 +119,32 @@ def test_the_protocol_hash_follows_what_is_asked(tmp_path: Path) -> None:
     assert others[1].protocol_text == "options shown, likelihood of each option's letter, 1 solved example"
 
 
+def test_the_pass_key_prompt(tmp_path: Path) -> None:
+    settings = {"format": "passkey", "passkey": PasskeyConfig(lengths=[64], questions=2)}
+    for protocol in ("answer", "generate"):
+        asked = ask(tmp_path, protocol, **settings)
+        first = prompts(asked)[0]
+        assert first.startswith("There is an important info hidden inside a lot of irrelevant text.")
+        assert first.endswith("\n\nWhat is the pass key? The pass key is")
+        assert "A. " not in first
+        assert asked.metric == "acc"
+    with pytest.raises(ConfigError, match=r"'passkey' is asked by answer and generate only"):
+        ask(tmp_path, "letter", **settings)
+
+
+def test_every_order_of_the_options_is_asked(tmp_path: Path) -> None:
+    write_lines(tmp_path / "medqa.jsonl", [medqa_record(1), medqa_record(2)])
+    config = TaskConfig(format="medqa", path="medqa.jsonl", rotate_options=True)
+    loaded = load_questions(config, tmp_path)
+    asked = build({"it": (config, loaded)}, EvaluateConfig(protocols=["letter", "answer"]), 1)
+    keys = ["it-letter", "it-letter-order2", "it-letter-order3", "it-letter-order4", "it-answer"]
+    assert [one.key for one in asked] == keys
+    assert len({one.protocol_hash for one in asked[:4]}) == 1
+    docs = [one.task.dataset["test"][0] for one in asked[:4]]
+    assert len({doc["options"][0] for doc in docs}) == 4
+    assert len({doc["options"][doc["answer"]] for doc in docs}) == 1
+
+
 def write_questions(folder: Path) -> dict[str, object]:
     """Question files under their usual names, and the metadata that leads lm-eval to them."""
     write_lines(folder / "medqa.jsonl", [medqa_record(number) for number in range(6)])
@@ -128,6 +166,25 @@ def test_lm_evals_own_evaluator_runs_the_tasks_with_its_examples(tmp_path: Path,
     assert samples[0]["arguments"][0][0].count("dev anatomy") == 2
     ours = ask(tmp_path, "letter", format="mmlu", path="mmlu", subjects=["anatomy"], shots=2)
     assert samples[0]["arguments"][0][0] == prompts(ours)[0]
+
+
+def test_lm_evals_own_evaluator_measures_perplexity_by_domain(tmp_path: Path, model_folder: Path) -> None:
+    import lm_eval
+
+    write_corpus(tmp_path / "held-out")
+    metadata = {"data_root": str(tmp_path), "paths": {"corpus": "held-out"}, "max_characters": 300}
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
+    lm = lm_eval.api.registry.get_model("hf")(pretrained=str(model_folder), device="cpu", dtype="float32")
+    names = ["meditron_perplexity_medical", "meditron_perplexity_general"]
+    found = lm_eval.evaluate(lm, {"tasks": manager.load(names)["tasks"], "groups": {}}, bootstrap_iters=0)
+    held_out, _ = read_held_out(PerplexityConfig(corpus=str(tmp_path / "held-out"), max_characters=300))
+    for name, own in zip(names, held_out, strict=True):
+        assert len(found["samples"][name]) == len(own.texts)
+        bits = found["results"][name]["bits_per_byte,none"]
+        entry = measure(
+            make_lm(model_folder, tmp_path / name), [own], PerplexityConfig(window=512, resamples=10), 1
+        )[0]
+        assert bits == pytest.approx(entry["bits_per_byte"], rel=1e-4)
 
 
 @pytest.mark.slow

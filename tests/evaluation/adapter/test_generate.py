@@ -36,6 +36,19 @@ def test_greedy_answers_are_those_of_lm_eval(model_folder: Path, tmp_path: Path,
     assert len(set(found)) > 1
 
 
+def test_another_kind_of_model_writes_by_itself(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = make_lm(model_folder, tmp_path / "plain").generate_until(requests(GREEDY))
+    monkeypatch.setattr("evaluation.adapter.lm.TREE_MODELS", ())
+    lm = make_lm(model_folder, tmp_path / "alone")
+    assert lm.generate_until(requests(GREEDY)) == plain
+    sampled = lm.generate_until(requests(SAMPLED, repeats=2))
+    again = make_lm(model_folder, tmp_path / "again").generate_until(requests(SAMPLED, repeats=2))
+    assert sampled == again
+    assert len(set(sampled)) == len(sampled)
+
+
 def test_samples_depend_on_the_question_and_not_on_the_company(model_folder: Path, tmp_path: Path) -> None:
     answers = []
     for batch in (1, 5, 21):

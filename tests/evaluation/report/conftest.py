@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from evaluation.statistics import diagnostics
 from meditron.config import Recipe
 from meditron.config.recipe import resolve
 from meditron.manifest import write_manifest
@@ -164,7 +165,21 @@ def write_task(folder: Path, task: str, protocol: str, options: int, n: int, see
         "invalid": 0,
         "shots": 0,
         "subjects": halves if task == "medqa" else {},
+        **diagnostics(samples),
+        **(order_figures(scores) if task == "medqa" and protocol == "letter" else {}),
         "seconds": 12.3,
+    }
+
+
+def order_figures(scores: dict[str, Any]) -> dict[str, Any]:
+    """Parts of an entry that only some recipes ask for: orders of the options, seeds, known questions."""
+    orders = {"count": 4, "accuracies": [0.2, 0.3, 0.25, 0.25], "mean": 0.25, "consistent": 0.125}
+    seeds = {"1234": scores, "432": {**scores, "accuracy": 0.5}}
+    return {
+        "orders": {**orders, "chosen": [0.7, 0.1, 0.1, 0.1]},
+        "contamination": {"flagged": {**scores, "n": 3}, "clean": None},
+        "seeds": seeds,
+        "std": 0.03125,
     }
 
 
@@ -177,7 +192,7 @@ def write_sample(task: str, index: int, options: int, chance: random.Random) -> 
         "id": f"{task}/{index}",
         "subject": "anatomy" if index % 2 else "clinical knowledge",
         "question": f"Question {index}: eGFR <60 and BP >140 mmHg; what next? " + HOSTILE * (index == 0),
-        "context": "Background: a trial of 120 patients." if task == "pubmedqa" else None,
+        "context": "Background: a trial of 120 patients." if task == "pubmedqa" else "",
         "options": texts,
         "answer": index % options,
         "prediction": prediction,

@@ -1,0 +1,62 @@
+"""Pass-key questions: one number in the text, at every depth, in texts of the length that is asked for."""
+
+from pathlib import Path
+
+import pytest
+
+from evaluation.extract import extract
+from evaluation.questions import load_questions
+from evaluation.questions.passkey import make_passkeys
+from meditron.config import PasskeyConfig, TaskConfig
+from meditron.errors import ConfigError
+
+
+def test_the_number_is_in_the_text_and_no_other_option_is() -> None:
+    questions = make_passkeys(PasskeyConfig(lengths=[100, 400], questions=5))
+    assert [question.subject for question in questions] == ["length 100"] * 5 + ["length 400"] * 5
+    for question in questions:
+        found = [option for option in question.options if option in question.context]
+        assert found == [question.options[question.answer]]
+    assert len({question.options for question in questions}) == 10
+
+
+def test_the_number_lies_at_depths_from_the_first_to_the_last() -> None:
+    questions = make_passkeys(PasskeyConfig(lengths=[1000], questions=5))
+    depths = [question.context.index("The pass key is") / len(question.context) for question in questions]
+    assert depths == sorted(depths)
+    assert depths[0] < 0.1
+    assert depths[2] == pytest.approx(0.5, abs=0.05)
+    assert depths[-1] > 0.9
+
+
+@pytest.mark.parametrize("length", [128, 1000, 4000])
+def test_the_text_is_about_as_long_as_asked(length: int) -> None:
+    (question,) = make_passkeys(PasskeyConfig(lengths=[length], questions=1))
+    words_and_marks = len(question.context.replace(".", " .").split())
+    assert length - 40 < words_and_marks <= length
+
+
+def test_the_questions_are_always_the_same_and_have_a_hash() -> None:
+    config = TaskConfig(format="passkey", passkey=PasskeyConfig(lengths=[64], questions=3))
+    first, second = (load_questions(config, Path()) for _ in range(2))
+    assert first.questions == second.questions
+    assert first.hashes == second.hashes
+    other = load_questions(TaskConfig(format="passkey"), Path())
+    assert first.hashes != other.hashes
+    assert len(other.questions) == 40
+
+
+def test_the_number_is_read_off_what_a_model_writes() -> None:
+    (question,) = make_passkeys(PasskeyConfig(lengths=[64], questions=1))
+    key = question.options[question.answer]
+    for text in (f" {key}. Remember it.", f" {key} is the pass key", f"the number {key}"):
+        assert extract(text, question.options) == question.answer
+    for text in (f" {key[:-1]}", " 1234567", f" {key}9", ""):
+        assert extract(text, question.options) is None
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"evaluate\.tasks\.passkey\.lengths: \[10\] must name lengths"):
+        PasskeyConfig(lengths=[10])
+    with pytest.raises(ConfigError, match=r"evaluate\.tasks\.shots: 2 has no use for passkey"):
+        TaskConfig(format="passkey", shots=2)
