@@ -115,6 +115,9 @@ def load_model(label: str, folder: Path, identity: str, config: EvaluateConfig) 
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
+    from meditron.models.options import register_with_transformers
+
+    register_with_transformers()
     disable_progress_bar()  # type: ignore[no-untyped-call]
     where = f"evaluate.models.{label}: {folder}"
     device = choose_device(config.device)

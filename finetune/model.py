@@ -36,17 +36,20 @@ class AnswerLoss(nn.Module):
 
 
 def load_model(folder: str, vocab_size: int, recompute: bool) -> "LlamaForCausalLM":
-    """Load a Llama in fp32, with an embedding row for each of `vocab_size` tokens.
+    """Load a Llama, with its options, in fp32, with an embedding row for each of `vocab_size` tokens.
 
     Rows that are missing start as the mean of the others, so that a new token begins as an average one.
 
     Raises:
         InputError: the folder's weights cannot be read.
     """
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
+    from meditron.models.options import register_with_transformers
+
+    register_with_transformers()
     try:
-        model: Any = LlamaForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
         )
     except (OSError, ValueError, RuntimeError) as error:

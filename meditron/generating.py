@@ -204,6 +204,9 @@ def _load(folder: Path, config: GenerateConfig, device: "torch.device") -> tuple
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from meditron.models.options import register_with_transformers
+
+    register_with_transformers()
     dtype = config.dtype
     if dtype == "auto":
         dtype = "float32" if device.type == "cpu" else "bfloat16"

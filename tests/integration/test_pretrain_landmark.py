@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from meditron.config import Recipe
-from meditron.config.pretrain import ParallelConfig
+from meditron.config import EvaluateConfig, Recipe
+from meditron.config.pretrain import DeepSpeedConfig, ParallelConfig
 from meditron.manifest import read_manifest
 from meditron.models import exporting
 from meditron.models.options.base import parse_options, settings_of
@@ -59,6 +60,10 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory, base: Path, shards: 
     recipes = {name: with_landmarks(make_recipe(folder / name, base, shards)) for name in LAYOUTS}
     for name, layout in LAYOUTS.items():
         recipes[name].pretrain.parallel = ParallelConfig(**layout)
+    if find_spec("deepspeed") is not None:
+        made = recipes["ZeRO 2"] = with_landmarks(make_recipe(folder / "zero", base, shards))
+        made.pretrain.engine, made.pretrain.deepspeed = "deepspeed", DeepSpeedConfig(zero_stage=2)
+        made.pretrain.parallel = ParallelConfig(data_parallel_size=2)
     run_together(2, list(recipes.values()))
     return recipes
 
@@ -108,10 +113,12 @@ def test_the_megatron_form_has_the_curve_of_the_hugging_face_form(one_process: R
     assert losses(one_process)[-1] < losses(one_process)[0] - 1  # it learns
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [*LAYOUTS, "ZeRO 2"])
 def test_two_processes_have_the_curve_of_one(
     layout: str, two_processes: dict[str, Recipe], one_process: Recipe
 ) -> None:
+    if layout not in two_processes:
+        pytest.skip("the extra `deepspeed` is not installed")
     check_curve(two_processes[layout], one_process)
 
 
@@ -122,7 +129,7 @@ def test_the_exported_folder_says_what_it_is(one_process: Recipe) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["LandmarkLlamaForCausalLM"]
     assert (config["vocab_size"], config["landmark_token_id"]) == (334, 333)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     assert tokenizer.convert_tokens_to_ids("<landmark>") == 333
     assert tokenizer.decode([333], skip_special_tokens=True) == ""
 
@@ -135,12 +142,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+tokenizer = AutoTokenizer.from_pretrained(FOLDER, trust_remote_code=True)
 ids = tokenizer("Patient 7 had HbA1c 6.1% and eGFR <70; BP 130/90 mmHg. " * 6, return_tensors="pt").input_ids
 out = model.generate(ids, max_new_tokens=8, do_sample=False)
 with torch.no_grad():
     loss = model(ids, labels=ids).loss
-print(type(model).__name__, ids.shape[1] > 64, 333 in out[0].tolist(), loss.item() < 4)
+print(type(model).__name__, ids.shape[1] > 64, 333 in out[0].tolist(), loss.item() < 5)
 print(*out[0, -8:].tolist())
 """
 
@@ -162,6 +169,23 @@ def test_it_generates_and_scores_where_this_package_is_absent(one_process: Recip
     first, generated = result.stdout.strip().splitlines()[-2:]  # transformers may say something too
     assert first == "LandmarkLlamaForCausalLM True False True"
     assert len(generated.split()) == 8
+
+
+def test_other_stages_load_it_with_its_option_and_without_asking(one_process: Recipe) -> None:
+    from evaluation.model import load_model as load_to_evaluate
+    from finetune.model import AnswerLoss
+    from finetune.model import load_model as load_to_tune
+
+    folder = Path(str(one_process.export.output))
+    evaluated = load_to_evaluate("model", folder, "", EvaluateConfig())
+    assert type(evaluated.model) is LandmarkLlamaForCausalLM
+    assert evaluated.max_length == 32768
+    tuned = load_to_tune(str(folder), 336, recompute=True)
+    assert type(tuned) is LandmarkLlamaForCausalLM
+    ids = torch.randint(300, (2, 90))  # longer than the window of 32
+    loss = AnswerLoss(tuned.train())(ids, ids)
+    loss.backward()
+    assert tuned.model.embed_tokens.weight.grad[333].abs().sum() > 0
 
 
 def test_an_exported_model_is_the_base_of_a_further_run(

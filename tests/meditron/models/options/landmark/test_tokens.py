@@ -84,11 +84,10 @@ def test_reserved_tokens_fill_the_gap_to_the_embeddings_end(folder: Path) -> Non
     assert tokenizer.decode([1, 5, 2], skip_special_tokens=True).split() == ["a", "b"]
 
 
-def test_transformers_needs_no_code_of_the_model_for_the_tokenizer(folder: Path) -> None:
-    option = LandmarkConfig(block_size=3, window=28, token_id=3)
-    (folder / "config.json").write_text(json.dumps(option.hf_config()))
-    option.save_tokens(folder)
-    assert AutoTokenizer.from_pretrained(folder)("a b").input_ids == [1, 2]
+def test_its_class_is_stated_for_who_does_not_know_the_model(folder: Path) -> None:
+    LandmarkConfig(block_size=3, window=28, token_id=3).save_tokens(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
 @pytest.mark.parametrize(("token", "number"), [("<landmark>", 2), ("b", 3)])
