@@ -41,18 +41,8 @@ def main() -> None:
 def measure(name: str, sources: dict[str, object], arguments: argparse.Namespace) -> None:
     """Curate some sources in a process of their own, and print a line of the table."""
     with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(folder, "recipe.yaml")
-        curate = {"sources": sources, "workers": arguments.workers, "max_bad_fraction": 0.1}
-        recipe.write_text(yaml.safe_dump({"curate": curate}))
-        command = [sys.executable, "-m", "meditron", "curate", "--config", str(recipe)]
-        command += ["--data_root", arguments.data_root, "--work_dir", f"{folder}/work"]
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        peak = watch_memory(process)
-        seconds = time.perf_counter() - start
-        if process.returncode:
-            raise SystemExit(f"{name}: {' '.join(command)} failed")
-        corpus = Path(folder, "work", "corpus")
+        settings = {"sources": sources, "workers": arguments.workers, "max_bad_fraction": 0.1}
+        seconds, peak, corpus = curate_and_watch(settings, arguments.data_root, Path(folder))
         read = sum(s["read"] for s in json.loads((corpus / "stats.json").read_text())["sources"].values())
         given = sum(size_of(arguments.data_root, line) for line in (corpus / "inputs.jsonl").open())
         text = text_bytes(corpus)
@@ -61,6 +51,20 @@ def measure(name: str, sources: dict[str, object], arguments: argparse.Namespace
         f"| {given / 1e6 / seconds:.2f} | {peak / 2**20:.0f} |",
         flush=True,
     )
+
+
+def curate_and_watch(settings: dict[str, object], data_root: str, folder: Path) -> tuple[float, int, Path]:
+    """Run `meditron curate`; seconds, peak memory in bytes, and the corpus in `folder`."""
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"curate": settings}))
+    command = [sys.executable, "-m", "meditron", "curate", "--config", str(recipe)]
+    command += ["--data_root", data_root, "--work_dir", f"{folder}/work"]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    peak = watch_memory(process)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return time.perf_counter() - start, peak, folder / "work" / "corpus"
 
 
 def size_of(root: str, line: str) -> int:
