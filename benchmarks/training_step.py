@@ -106,10 +106,10 @@ class Losses(TrainerCallback):
 class HuggingFace:
     """`transformers.Trainer`, one call of `train` a round, its optimizer kept."""
 
-    def __init__(self, folder: Path, scratch: str) -> None:
+    def __init__(self, folder: Path, scratch: str, *, compiled: bool) -> None:
         self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.optimizer = adamw(self.model)
-        self.scratch = scratch
+        self.scratch, self.compiled = scratch, compiled
 
     def run(self, start: int, steps: int, vocab_size: int) -> list[float]:
         arguments = TrainingArguments(
@@ -121,6 +121,7 @@ class HuggingFace:
             save_strategy="no",
             report_to=[],
             use_cpu=True,
+            torch_compile=self.compiled,
             disable_tqdm=True,
             train_sampling_strategy="sequential",
             lr_scheduler_type="constant",
@@ -141,7 +142,7 @@ class HuggingFace:
 class Ours:
     """The Megatron engine as `meditron pretrain` drives it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, compiled: bool) -> None:
         from pretrain.engines.megatron import MegatronEngine
 
         config = PretrainConfig(
@@ -149,6 +150,7 @@ class Ours:
             micro_batch_size=BATCH,
             global_batch_size=BATCH,
             precision="fp32",
+            compile=compiled,
             optimizer=OptimizerConfig(lr=LR, min_lr=LR),
         )
         self.engine = MegatronEngine(read_architecture(folder), config, 128)
@@ -180,10 +182,10 @@ def measure(ways: dict[str, Callable[..., list[float]]], rounds: int, steps: int
     for name, values in seconds.items():
         line = f"| {name} | {statistics.median(values):.3f} | {min(values):.3f} | {max(values):.3f} |"
         print(line, f"{BATCH * LENGTH / statistics.median(values):,.0f} |")
-    ours = seconds["meditron"]
-    for name in ways:
-        ratios = sorted(a / b for a, b in zip(ours, seconds[name], strict=True))
-        print(f"meditron / {name}: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+    for ours in ("meditron", "meditron, compile"):
+        for name in ("bare loop", "Trainer", "Trainer, torch_compile"):
+            ratios = sorted(a / b for a, b in zip(seconds[ours], seconds[name], strict=True))
+            print(f"{ours} / {name}: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
 
 
 def main() -> None:
@@ -206,9 +208,11 @@ def main() -> None:
         print(f"{model.num_parameters() / 1e6:.1f}M parameters, {BATCH} x {LENGTH} tokens a step")
         model.save_pretrained(folder)
         ways = {
-            "meditron": Ours(folder).run,
+            "meditron": Ours(folder, compiled=False).run,
+            "meditron, compile": Ours(folder, compiled=True).run,
             "bare loop": Bare(folder).run,
-            "Hugging Face Trainer": HuggingFace(folder, scratch).run,
+            "Trainer": HuggingFace(folder, scratch, compiled=False).run,
+            "Trainer, torch_compile": HuggingFace(folder, scratch, compiled=True).run,
         }
         measure(ways, chosen.rounds, chosen.steps, shape["vocab_size"])
 
