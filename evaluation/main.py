@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from evaluation.adapter.lm import MeditronLM
     from evaluation.asking import Asked
     from evaluation.contamination import Contaminated
+    from evaluation.model import LoadedModel
     from evaluation.perplexity import HeldOut
     from evaluation.questions import Loaded
     from evaluation.team import Team
@@ -185,7 +186,7 @@ def _check_bad(name: str, loaded: "Loaded", max_bad_fraction: float, quarantine:
 
 def evaluate(plan: Plan, label: str, folder: Path, output: Path, team: "Team") -> None:
     """Write the results of one model to `output`, unless they are there."""
-    from evaluation.model import choose_device, choose_dtype, identify, load_model
+    from evaluation.model import choose_device, choose_dtype, identify
 
     config = plan.config
     identity = identify(folder)
@@ -195,12 +196,13 @@ def evaluate(plan: Plan, label: str, folder: Path, output: Path, team: "Team") -
         console().print(f"{output}: already evaluated with this model, these inputs and settings")
         return
     started = time.perf_counter()
-    loaded = load_model(label, folder, identity, config)
     from evaluation.adapter.cache import AnswerCache
     from evaluation.adapter.lm import MeditronLM
 
-    cache = Path(f"{config.output}.cache") / f"{identity[:16]}-{loaded.dtype}" / f"answers-{team.rank}.jsonl"
-    answers = AnswerCache(cache, f"{CACHE_VERSION} {identity} {loaded.dtype}")
+    loaded = _load(label, folder, identity, config)
+    how = loaded.dtype if config.backend == "torch" else f"{loaded.dtype}-{config.backend}"
+    cache = Path(f"{config.output}.cache") / f"{identity[:16]}-{how}" / f"answers-{team.rank}.jsonl"
+    answers = AnswerCache(cache, f"{CACHE_VERSION} {identity} {how}")
     lm = MeditronLM(loaded, answers, config.batch_tokens, label, config.generation.batch_size, team)
     samples, content = _measure(plan, lm)
     if not team.leads:
@@ -214,6 +216,16 @@ def evaluate(plan: Plan, label: str, folder: Path, output: Path, team: "Team") -
     content |= {"device": lm.device.type, "dtype": loaded.dtype, "max_length": loaded.max_length}
     content["seconds"] = round(time.perf_counter() - started, 3)
     _write(plan, output, content, samples, settings, inputs)
+
+
+def _load(label: str, folder: Path, identity: str, config: EvaluateConfig) -> "LoadedModel":
+    if config.backend == "vllm":
+        from evaluation.adapter.vllm import load_engine
+
+        return load_engine(label, folder, identity, config)
+    from evaluation.model import load_model
+
+    return load_model(label, folder, identity, config)
 
 
 def _measure(plan: Plan, lm: "MeditronLM") -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
@@ -278,6 +290,7 @@ def _settings(plan: Plan, dtype: str) -> dict[str, Any]:
         "protocols": {one.key: one.protocol_hash for one in plan.asked},
         "perplexity": asdict(config.perplexity),
         "dtype": dtype,
+        "backend": config.backend,
         "max_length": config.max_length,
     }
 

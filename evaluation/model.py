@@ -35,6 +35,8 @@ class LoadedModel:
     """Longest sequence in tokens."""
     dtype: str
     """Number format of the computation."""
+    engine: Any = None
+    """`vllm.LLM`, where that computes it; `model` then has no weights."""
 
     @property
     def parameters(self) -> int:
@@ -122,7 +124,7 @@ def load_model(label: str, folder: Path, identity: str, config: EvaluateConfig) 
     where = f"evaluate.models.{label}: {folder}"
     device = choose_device(config.device)
     dtype = choose_dtype(config, device)
-    tokenizer = _load_tokenizer(where, folder)
+    tokenizer = load_tokenizer(where, folder)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -135,18 +137,28 @@ def load_model(label: str, folder: Path, identity: str, config: EvaluateConfig) 
         sentence = " ".join(str(error).split())
         raise InputError(f"{where}: the model cannot be read ({sentence}); export it again") from error
     _check_vocabulary(where, model, tokenizer)
-    limit = getattr(model.config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
     return LoadedModel(
         path=folder,
         identity=identity,
         model=model.to(device).eval(),
         tokenizer=tokenizer,
-        max_length=min(config.max_length or limit, limit),
+        max_length=longest(model, config),
         dtype=dtype,
     )
 
 
-def _load_tokenizer(where: str, folder: Path) -> Any:  # noqa: ANN401 - transformers is untyped
+def longest(model: Any, config: EvaluateConfig) -> int:  # noqa: ANN401 - transformers is untyped
+    """Longest sequence in tokens: the model's limit, or the recipe's where that is lower."""
+    limit = getattr(model.config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
+    return min(config.max_length or limit, limit)
+
+
+def load_tokenizer(where: str, folder: Path) -> Any:  # noqa: ANN401 - transformers is untyped
+    """A folder's tokenizer.
+
+    Raises:
+        InputError: it has none that transformers reads.
+    """
     from transformers import AutoTokenizer
 
     try:

@@ -14,6 +14,7 @@ from evaluation.adapter.cache import AnswerCache, Value
 from evaluation.adapter.generate import Prompt, Writer
 from evaluation.adapter.score import Request, RowScorer, Scorer, TreeScorer
 from evaluation.adapter.tree import Ids
+from evaluation.adapter.vllm import VllmScorer, VllmWriter
 from evaluation.model import LoadedModel
 from evaluation.quiet import quiet
 from evaluation.team import Team
@@ -196,8 +197,7 @@ class MeditronLM(HFLM):  # type: ignore[misc]
         if not new:
             return
         keys, indices = list(new), list(new.values())
-        alone = not self._is_plain
-        writer = Writer(self.loaded.model, self.tok_decode, self._end_ids(), self.generation_batch, alone)
+        writer = self._writer()
         with progress(len(new), f"{self.label}: generated answers", "answers") as task:
             started = time.perf_counter()
             for finished in writer.write([prompts[index] for index in indices]):
@@ -218,7 +218,15 @@ class MeditronLM(HFLM):  # type: ignore[misc]
     def _is_plain(self) -> bool:
         return self.loaded.model.config.model_type in TREE_MODELS
 
+    def _writer(self) -> Writer | VllmWriter:
+        if self.loaded.engine is not None:
+            return VllmWriter(self.loaded.engine, self._end_ids())
+        alone = not self._is_plain
+        return Writer(self.loaded.model, self.tok_decode, self._end_ids(), self.generation_batch, alone)
+
     def _scorer(self) -> Scorer:
+        if self.loaded.engine is not None:
+            return VllmScorer(self.loaded.engine)
         kind = TreeScorer if self._is_plain else RowScorer
         return kind(self.loaded.model, self.batch_tokens)
 

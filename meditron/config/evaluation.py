@@ -203,6 +203,9 @@ class EvaluateConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the weights and activations; softmax is always float32. auto: float32 on a CPU,
     bfloat16 on a GPU."""
+    backend: Literal["torch", "vllm"] = "torch"
+    """What computes plain Llama models: torch (this program's own adapter), or vllm where it is installed,
+    over all GPUs that it sees."""
     batch_tokens: int | None = None
     """Tokens of one forward pass; changes speed and memory. Default: 512 on a CPU, 8192 on a GPU."""
     nproc: int = 1
@@ -223,6 +226,8 @@ class EvaluateConfig:
         fraction = self.max_bad_fraction
         require(0 <= fraction <= 1, "evaluate.max_bad_fraction", fraction, "must be between 0 and 1")
         require(self.nproc >= 1, "evaluate.nproc", self.nproc, "must be at least 1")
+        alone = self.backend != "vllm" or self.nproc == 1
+        require(alone, "evaluate.nproc", self.nproc, "must be 1 with backend vllm, which takes all GPUs")
         for name in ("batch_tokens", "max_length"):
             value = getattr(self, name)
             require(value is None or value >= 16, f"evaluate.{name}", value, "must be at least 16")
