@@ -17,6 +17,8 @@ from data_curation.ngrams import WORD, Hashes, ngram_hashes, word_hashes
 
 LONG, SHORT = 13, 8
 SHARE = 0.8
+_HEAD_BITS = 20
+_HEAD = np.uint64(64 - _HEAD_BITS)
 
 
 @dataclass(kw_only=True)
@@ -53,14 +55,18 @@ class Runs:
     """Positions of the texts that have a run, run after run."""
     sizes: npt.NDArray[np.int32]
     """[texts], distinct runs of each text."""
+    present: npt.NDArray[np.bool_]
+    """[2^20], whether a run's hash begins with these bits: rules nearly all of a document out at once."""
 
     def find(self, words: Hashes, spans: Sequence[tuple[int, int]] | None) -> list[Hit]:
         """Runs of a document that a benchmark text has, in order; without `spans` only whether there are."""
         hashes = ngram_hashes(words, self.width)
-        if not len(self.hashes) or not len(hashes):
+        likely = np.flatnonzero(self.present[hashes >> _HEAD])
+        if not len(likely):
             return []
-        nearest = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
-        places = np.flatnonzero(self.hashes[nearest] == hashes).tolist()
+        nearest = np.minimum(np.searchsorted(self.hashes, hashes[likely]), len(self.hashes) - 1)
+        same = self.hashes[nearest] == hashes[likely]
+        places = zip(likely[same].tolist(), nearest[same].tolist(), strict=True)
         return [
             Hit(
                 width=self.width,
@@ -69,7 +75,7 @@ class Runs:
                 start=spans[place][0] if spans else 0,
                 end=spans[place + self.width - 1][1] if spans else 0,
             )
-            for place, run in ((place, int(nearest[place])) for place in places)
+            for place, run in places
         ]
 
 
@@ -110,7 +116,9 @@ def _runs(words: Sequence[Hashes], width: int) -> Runs:
     order = np.argsort(joined, kind="stable")
     hashes, starts = np.unique(joined[order], return_index=True)
     bounds = np.append(starts, len(joined)).astype(np.int64)
-    return Runs(width=width, hashes=hashes, bounds=bounds, items=owners[order], sizes=sizes)
+    present = np.zeros(1 << _HEAD_BITS, dtype=np.bool_)
+    present[hashes >> _HEAD] = True
+    return Runs(width=width, hashes=hashes, bounds=bounds, items=owners[order], sizes=sizes, present=present)
 
 
 def judge(hits: Iterable[Hit], index: Index, common: set[int]) -> dict[int, tuple[str, list[Hit]]]:

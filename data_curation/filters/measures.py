@@ -14,19 +14,21 @@ _ENDS = tuple(".?!\"'”’…:;。！？")
 _PARAGRAPHS = re.compile(r"\n{2,}")
 _SHORT_LINE = 30
 _REMEMBERED_WORDS = 2**19
-_SYMBOL, _LETTERS = 1 << 20, 1 << 21  # flags above the length
+_SYMBOL, _LETTERS = 1 << 20, 1 << 21  # flags above the length, below the hash
+_FACT_BITS = (1 << 22) - 1
 
 
-class _WordFacts(dict[str, tuple[int, int]]):
-    """Of each word a hash, and its length with flags: all symbols, has a letter. Remembered."""
+class _WordFacts(dict[str, int]):
+    """Of each word a hash in the upper 42 bits, below it flags (all symbols, has a letter) and its length."""
 
-    def __missing__(self, word: str) -> tuple[int, int]:
+    def __missing__(self, word: str) -> int:
         if len(self) >= _REMEMBERED_WORDS:
             self.clear()
-        flags = 0 if any(map(str.isalnum, word)) else _SYMBOL
-        flags |= _LETTERS if any(map(str.isalpha, word)) else 0
-        facts = min(len(word), _SYMBOL - 1) | flags
-        self[word] = xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass")), facts
+        facts = 0 if any(map(str.isalnum, word)) else _SYMBOL
+        facts |= _LETTERS if any(map(str.isalpha, word)) else 0
+        facts |= min(len(word), _SYMBOL - 1)
+        code = xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass"))
+        self[word] = (code & ~_FACT_BITS) | facts
         return self[word]
 
 
@@ -49,9 +51,8 @@ class Measures:
     def __init__(self, text: str) -> None:
         self._text = text
         self._split = text.split()
-        found = list(map(_FACTS.__getitem__, self._split))
-        self._hashes: Hashes = np.fromiter((item[0] for item in found), np.uint64, len(found))
-        facts = np.fromiter((item[1] for item in found), np.int64, len(found))
+        self._hashes: Hashes = np.fromiter(map(_FACTS.__getitem__, self._split), np.uint64, len(self._split))
+        facts = (self._hashes & np.uint64(_FACT_BITS)).astype(np.int64)
         self._lengths = facts & (_SYMBOL - 1)
         self._plain = (facts & _SYMBOL) == 0
         self._lettered = (facts & _LETTERS) != 0

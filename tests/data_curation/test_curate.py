@@ -124,3 +124,26 @@ def test_a_worker_that_is_killed_is_one_sentence_and_the_next_start_goes_on(
 
 def _die(executor: object) -> None:
     os._exit(9)
+
+
+def test_parts_read_on_several_machines_make_the_same_corpus(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        recipe = recipe_for(tmp_path / name, list(map(document, range(30))), chunk_megabytes=0.001)
+        recipe.curate.sources["notes"].path = "*.jsonl"
+        for number in range(4):
+            lines = [json.dumps(document(100 * number + n)) for n in range(5)]
+            (tmp_path / name / f"more{number}.jsonl").write_text("\n".join(lines))
+        if name == "two":
+            for part in range(3):
+                recipe.curate.part, recipe.curate.parts = part, 3
+                main(recipe)
+                assert not Path(str(recipe.curate.output)).exists()
+            recipe.curate.part = None
+        main(recipe)
+    one, two = (tmp_path / name / "work" / "corpus" for name in ("one", "two"))
+    for split in ("train", "validation"):
+        files = sorted(file.name for file in (one / split).iterdir())
+        assert len(files) > 1
+        assert files == sorted(file.name for file in (two / split).iterdir())
+        assert all((one / split / file).read_bytes() == (two / split / file).read_bytes() for file in files)
