@@ -27,8 +27,8 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# cred_expire is also how long a requeued job is held back: 120 s by default
-AuthInfo=socket={folder}/munge.sock,cred_expire=3
+# cred_expire is also how long a requeued job is held back: 120 s by default and where it is below 5
+AuthInfo=socket={folder}/munge.sock,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -114,14 +114,18 @@ class Cluster:
 
     def stop(self) -> None:
         """End all jobs and daemons, and leave no trace."""
-        self.run("scancel", "--user=root")
         with contextlib.suppress(AssertionError):
-            until(lambda: not self.run("squeue", "-h").strip(), 15)
+            self.empty()
         for name in ("slurmctld", *(f"slurmd.{node}" for node in self.nodes), "munge"):
             self._kill(f"{name}.pid", signal.SIGKILL)
         self._kill_tasks(self.nodes)
         self._name_hosts(False)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def empty(self) -> None:
+        """End all jobs."""
+        self.run("scancel", "--user=root")
+        until(lambda: not self.run("squeue", "-h").strip(), 20)
 
     def run(self, *words: str) -> str:
         """Output of one of Slurm's commands."""
