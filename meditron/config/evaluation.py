@@ -215,7 +215,8 @@ class EvaluateConfig:
     """Longest prompt with its answer in tokens; longer prompts lose their beginning, and are counted.
     Default: the model's own limit."""
     trust_remote_code: bool = False
-    """Run the modelling file that a model folder brings; needed for models with options of their own."""
+    """Run the modelling file that a model folder brings; not needed for the options of this
+    package."""
 
     def __post_init__(self) -> None:
         require(bool(self.protocols), "evaluate.protocols", self.protocols, "names no protocol")

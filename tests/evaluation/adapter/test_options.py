@@ -1,0 +1,78 @@
+"""Models with attention of their own: the answers are theirs, in any company."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.adapter.score import RowScorer
+from meditron.models.options.landmark.modeling_landmark import (
+    LandmarkLlamaConfig,
+    LandmarkLlamaForCausalLM,
+    register,
+)
+from tests.evaluation.adapter.test_generate import GREEDY, SAMPLED, requests
+from tests.evaluation.adapter.test_score import instances, make_lm
+from tests.finetune.conftest import make_tokenizer
+
+LANDMARK = 320
+
+
+@pytest.fixture(scope="module")
+def landmark_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Blocks of 7 tokens, and a window that all prompts are longer than."""
+    folder = tmp_path_factory.mktemp("landmark")
+    register()
+    torch.manual_seed(0)
+    config = LandmarkLlamaConfig(
+        vocab_size=321,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=0.3,
+        landmark_block_size=7,
+        landmark_window=32,
+        landmark_top_k=1,
+        landmark_token_id=LANDMARK,
+    )
+    LandmarkLlamaForCausalLM(config).save_pretrained(folder)
+    make_tokenizer(folder, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    return folder
+
+
+def test_likelihoods_are_those_of_the_model_at_any_batch_size(landmark_folder: Path, tmp_path: Path) -> None:
+    answers = []
+    for batch_tokens in (16, 200, 4096):
+        lm = make_lm(landmark_folder, tmp_path / str(batch_tokens), batch_tokens=batch_tokens)
+        assert isinstance(lm.loaded.model, LandmarkLlamaForCausalLM)
+        assert isinstance(lm._scorer(), RowScorer)
+        answers.append([value for value, _ in lm.loglikelihood(instances()[:24])])
+    expected = []
+    for instance in instances()[:24]:
+        prompt, answer = (lm.tok_encode(text) for text in (instance.args[0], "".join(instance.args)))
+        with torch.inference_mode():
+            logits = lm.loaded.model(torch.tensor([answer[:-1]])).logits[0].log_softmax(-1)
+        expected.append(
+            sum(float(logits[place - 1, answer[place]]) for place in range(len(prompt), len(answer)))
+        )
+    for own in answers:
+        np.testing.assert_allclose(own, expected, atol=1e-4)
+
+
+def test_it_writes_with_its_own_memory(landmark_folder: Path, tmp_path: Path) -> None:
+    lm = make_lm(landmark_folder, tmp_path / "one")
+    found = lm.generate_until(requests(GREEDY))
+    ids = torch.tensor([lm.tok_encode(requests(GREEDY)[0].args[0])])
+    written = lm.loaded.model.generate(
+        ids, max_new_tokens=24, do_sample=False, eos_token_id=0, pad_token_id=0
+    )
+    assert LANDMARK not in written[0].tolist()
+    assert found[0] == lm.tok_decode(written[0, ids.shape[1] :].tolist())
+    sampled = lm.generate_until(requests(SAMPLED, repeats=2))
+    assert sampled == make_lm(landmark_folder, tmp_path / "two").generate_until(requests(SAMPLED, repeats=2))
