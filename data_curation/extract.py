@@ -25,7 +25,7 @@ from data_curation.executor import Report
 from data_curation.filters import DocumentFilter, build_filters, watched_filters
 from data_curation.ledger import Account, Ledger
 from data_curation.parts import PartWriter, part_schema
-from data_curation.phi import CLASSES, find, in_context, redact
+from data_curation.phi import CLASSES, Finding, find, in_context, redact
 from data_curation.plan import Chunk, Plan
 from data_curation.readers import BadRecord, RawDocument, read_source
 from meditron.config import CleanConfig, CurateConfig, PhiConfig
@@ -191,14 +191,20 @@ class LookForPatients(PipelineStep):  # type: ignore[misc]
                 ledger = self._account.ledger
                 ledger.phi.update(finding.kind for finding in findings)
                 ledger.phi_documents += 1
-                for finding in findings:  # excerpts go to the report, so they never show what was found
-                    ledger.sample(document.id, in_context(document.text, finding), f"phi: {finding.kind}")
+                self._sample(document, findings)
                 if self._action == "drop":
                     ledger.drop(document.id, redact(document.text, findings), "identifies a person")
                     continue
                 if self._action == "redact":
                     document.text = redact(document.text, findings)
             yield document
+
+    def _sample(self, document: Document, findings: list[Finding]) -> None:
+        """Keep an excerpt of each class; excerpts go to the report, so they never show what was found."""
+        first = {finding.kind: position for position, finding in reversed(list(enumerate(findings)))}
+        for kind, position in first.items():
+            excerpt = in_context(document.text, position, findings)
+            self._account.ledger.sample(document.id, excerpt, f"phi: {kind}")
 
 
 class LookForBenchmarks(PipelineStep):  # type: ignore[misc]

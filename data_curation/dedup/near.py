@@ -17,9 +17,8 @@ BANDS, ROWS = 20, 6
 PERMUTATIONS = BANDS * ROWS
 SIGNATURE_BYTES = 4 * PERMUTATIONS
 SHINGLE_WORDS = 5
-TOLERANCE = 0.06
-"""What a candidate's estimate may lack: 1.6 standard errors of sqrt(0.8 * 0.2 / 120), so that 95% of the
-pairs at the threshold are found."""
+TOLERANCE = 0.04
+"""One standard error of the estimated similarity, which a candidate may lack: sqrt(0.8 * 0.2 / 120)."""
 _SEED = 20240
 _BLOCK = 1024
 Signatures = npt.NDArray[np.uint32]

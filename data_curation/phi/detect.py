@@ -7,7 +7,7 @@ says "patient name:".
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from data_curation.phi import checks
@@ -149,16 +149,26 @@ def _by_words(text: str) -> Iterator[tuple[_Pattern, "re.Match[str]"]]:
                 yield pattern, match
 
 
-def redact(text: str, findings: list[Finding]) -> str:
+def redact(text: str, findings: Sequence[Finding]) -> str:
     """The text with a typed placeholder for each identifier, such as `[EMAIL]`."""
-    for finding in reversed(findings):
-        text = f"{text[: finding.start]}[{finding.kind}]{text[finding.end :]}"
-    return text
+    pieces, end = [], 0
+    for finding in findings:
+        pieces += [text[end : finding.start], f"[{finding.kind}]"]
+        end = finding.end
+    return "".join([*pieces, text[end:]])
 
 
-def in_context(text: str, finding: Finding) -> str:
-    """The words around an identifier, all identifiers among them replaced by placeholders."""
-    start, end = max(0, finding.start - _CONTEXT), finding.end + _CONTEXT
-    around = [other for other in find(text) if start <= other.start and other.end <= end]
-    cut = [other._replace(start=other.start - start, end=other.end - start) for other in around]
-    return redact(text[start:end], cut)
+def in_context(text: str, position: int, findings: Sequence[Finding]) -> str:
+    """The words around one of a text's identifiers, placeholders in the place of all of them."""
+    chosen = findings[position]
+    start, end = max(0, chosen.start - _CONTEXT), chosen.end + _CONTEXT
+    first = last = position
+    while first > 0 and findings[first - 1].end > start:
+        first -= 1
+    while last + 1 < len(findings) and findings[last + 1].start < end:
+        last += 1
+    # One that the border would cut is taken whole, so that nothing of it is left.
+    start, end = min(start, findings[first].start), max(end, findings[last].end)
+    shown = findings[first : last + 1]
+    moved = [Finding(other.start - start, other.end - start, other.kind) for other in shown]
+    return redact(text[start:end], moved)

@@ -87,6 +87,7 @@ def test_plos_articles_keep_every_comparator_and_percentage_and_no_markup(shared
     assert lost <= 0.002 * total
 
 
+@pytest.mark.slow
 def test_medquad_pairs_without_an_answer_have_no_text(shared_data: Path) -> None:
     documents = read_archive(shared_data / "archives" / "medquad.tar.gz", "medquad")
     answered = [document for document in documents if document.text]
