@@ -16,7 +16,9 @@ from launch.checks import (
 )
 from launch.estimate import ASSUMED_MFU, Estimate, estimate
 from launch.jobs import pretraining_size
+from launch.layout import FILL, Plan, plans
 from meditron.config import Recipe
+from meditron.devices import DEVICES
 from meditron.errors import ConfigError, EnvironmentMissingError, MeditronError
 from meditron.models.architecture import find_architecture
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _COLOURS = {"ok": "green", "note": "yellow", "missing": "red"}
 _WIDTH = 80
+_PROPOSED = 5
+"""Layouts that are shown."""
 
 
 def main(recipe: Recipe) -> int:
@@ -44,6 +48,8 @@ def main(recipe: Recipe) -> int:
     else:
         checks += check_layout(recipe, needs)
         console.print(_needs_table(recipe, needs))
+        if recipe.doctor.gpus is not None:
+            console.print(_plans_table(recipe))
     problems = [check.advice for check in checks if check.state == "missing"]
     if not problems:
         console.print("Nothing that is needed is missing.")
@@ -110,8 +116,8 @@ def check_layout(recipe: Recipe, needs: Estimate) -> Iterator[Check]:
         if needed > there:
             where = "a GPU here has" if gpus else "this machine has free for all processes"
             advice = (
-                f"pretrain.parallel: weights, gradients and optimizer need {_bytes(needed)}, {where} "
-                f"{_bytes(there)}; raise the tensor, pipeline or data size on more devices, or use a "
+                f"pretrain.parallel: weights, gradients, optimizer and activations need {_bytes(needed)}, "
+                f"{where} {_bytes(there)}; raise the tensor, pipeline or data size on more devices, or use a "
                 "smaller model.base."
             )
             yield Check(name="memory", found=_bytes(there), state="missing", advice=advice)
@@ -136,13 +142,48 @@ def _needs_table(recipe: Recipe, needs: Estimate) -> "Table":
     largest = "P, of the process that holds most"
     table.add_row("parameters of a process", f"{needs.rank_parameters / 1e6:,.1f} M", largest)
     for name, formula in needs.formulas.items():
-        table.add_row(f"{name} of a process", _bytes(getattr(needs, name)), f"{formula}, {config.precision}")
-    table.add_row("together, of a process", _bytes(needs.rank_bytes), "activations come on top")
+        size = getattr(needs, name)
+        if size is not None:
+            table.add_row(f"{name} of a process", _bytes(size), f"{formula}, {config.precision}")
+    rest = (
+        "activations come on top" if needs.activations is None else "the libraries' own memory comes on top"
+    )
+    table.add_row("together, of a process", _bytes(needs.rank_bytes), rest)
     table.add_row("one checkpoint", _bytes(needs.checkpoint), "weights and optimizer states")
     table.add_row("tokens", f"{needs.tokens:,}", steps)
     table.add_row("model FLOPs", f"{needs.flops:.3g}", "tokens x (6 N + 6 layers x length x heads x width)")
     table.add_row("time", *_time(recipe, needs))
     return table
+
+
+def _plans_table(recipe: Recipe) -> "Table":
+    """The layouts to try first, with the time at the assumed share of the peak less their expected losses."""
+    gpus, kind = recipe.doctor.gpus, recipe.doctor.gpu
+    assert gpus is not None
+    device = DEVICES[kind]
+    architecture = find_architecture(recipe.model.base)
+    found = plans(architecture, recipe.model, recipe.pretrain, gpus, device)
+    table = _table("TP x PP x DP", "micro", "recompute", "memory", "days")
+    table.title = f"layouts for {gpus} x {kind}, within {FILL:.0%} of {_bytes(device.memory)}"
+    if not found:
+        table.add_row("none fits", "", "", "", "")
+    for plan in found[:_PROPOSED]:
+        table.add_row(*_plan_row(plan, plan.needs.seconds(device.bf16_flops, gpus)))
+    return table
+
+
+def _plan_row(plan: Plan, seconds: float) -> tuple[str, ...]:
+    layout = plan.config.parallel
+    cut = (layout.tensor_model_parallel_size, layout.pipeline_model_parallel_size, layout.data_parallel_size)
+    days = seconds * plan.slowdown / 86400
+    memory = _bytes(plan.needs.rank_bytes)
+    return (
+        "{} x {} x {}".format(*cut),
+        f"{plan.config.micro_batch_size}",
+        plan.config.recompute,
+        memory,
+        f"{days:,.2f}",
+    )
 
 
 def _time(recipe: Recipe, needs: Estimate) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from launch.memory import activation_bytes
 from meditron.config import ModelConfig, PretrainConfig
 from meditron.models.architecture import Architecture
 
@@ -11,7 +12,7 @@ ASSUMED_MFU = 0.4
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Sizes in bytes, without activations and the working memory of the libraries."""
+    """Sizes in bytes, without the working memory of the libraries."""
 
     parameters: int
     """Of the whole model, embedding rows not padded."""
@@ -23,8 +24,11 @@ class Estimate:
     """Bytes of its gradients, which are summed in fp32."""
     optimizer: int
     """Bytes of its optimizer states, and of the fp32 master weights in bf16."""
+    activations: int | None
+    """Bytes that its forward passes keep for the backward ones; None where they are not known, under the
+    engine `deepspeed`."""
     formulas: dict[str, str]
-    """How weights, gradients and optimizer were reckoned."""
+    """How weights, gradients, optimizer and activations were reckoned."""
     checkpoint: int
     """Bytes of one checkpoint on disk."""
     tokens: int
@@ -35,7 +39,7 @@ class Estimate:
     @property
     def rank_bytes(self) -> int:
         """All of the above for one process."""
-        return self.weights + self.gradients + self.optimizer
+        return self.weights + self.gradients + self.optimizer + (self.activations or 0)
 
     def seconds(self, peak_flops: float, world_size: int) -> float:
         """Time of the run on `world_size` devices of `peak_flops`, at the assumed share of it."""
@@ -48,24 +52,40 @@ def estimate(architecture: Architecture, model: ModelConfig, config: PretrainCon
     bf16 = config.precision == "bf16"
     # Adam keeps two fp32 moments; in bf16 there is an fp32 copy of the weights as well.
     weight, gradient, state = (2, 4, 12) if bf16 else (4, 4, 8)
-    share = layout.data_parallel_size if layout.distributed_optimizer else 1
+    stage = zero_stage(config)
+    data = layout.data_parallel_size
+    shares = [data if stage >= least else 1 for least in (3, 2, 1)]
     mine = rank_parameters(architecture, model, config)
     tokens = config.train_steps * config.global_batch_size * config.sequence_length
     return Estimate(
         parameters=architecture.num_parameters,
         rank_parameters=mine,
-        weights=weight * mine,
-        gradients=gradient * mine,
-        optimizer=state * mine // share,
+        weights=weight * mine // shares[0],
+        gradients=gradient * mine // shares[1],
+        optimizer=state * mine // shares[2],
+        activations=activation_bytes(architecture, model, config) if config.engine == "megatron" else None,
         formulas={
-            "weights": f"{weight} P",
-            "gradients": f"{gradient} P",
-            "optimizer": f"{state} P" + (f" / {share} (data-parallel)" if share > 1 else ""),
+            "weights": _share(weight, shares[0]),
+            "gradients": _share(gradient, shares[1]),
+            "optimizer": _share(state, shares[2]),
+            "activations": f"{config.micro_batch_size} x {config.sequence_length:,} tokens, "
+            f"recompute {config.recompute}",
         },
         checkpoint=(weight + state) * architecture.num_parameters,
         tokens=tokens,
         flops=tokens * architecture.flops_per_token(config.sequence_length),
     )
+
+
+def zero_stage(config: PretrainConfig) -> int:
+    """What is shared out over the data-parallel processes, counted as ZeRO does (arXiv 1910.02054)."""
+    if config.engine == "deepspeed":
+        return config.deepspeed.zero_stage
+    return 1 if config.parallel.distributed_optimizer else 0
+
+
+def _share(bytes_each: int, parts: int) -> str:
+    return f"{bytes_each} P" + (f" / {parts} (data-parallel)" if parts > 1 else "")
 
 
 def rank_parameters(architecture: Architecture, model: ModelConfig, config: PretrainConfig) -> int:

@@ -74,7 +74,9 @@ VERBS: dict[str, Verb] = {
         words="compare.runs",
     ),
     "doctor": Verb(
-        "launch.doctor:main", ("model", "pretrain", "launch"), "what this machine has, and a recipe needs"
+        "launch.doctor:main",
+        ("model", "pretrain", "launch", "doctor"),
+        "what this machine has, and a recipe needs",
     ),
 }
 

@@ -15,8 +15,8 @@ from meditron.runs import RunFolder
 
 DIFFERENT_EXIT_CODE = 1
 """As that of cmp and diff."""
-_IGNORED = ("work_dir", "compare", "checkpoints", "launch", "run", "report", "generate", "evaluate", "export")
-"""Sections of a recipe that say nothing about training."""
+_TELLING = ("seed", "model", "pretrain", "finetune")
+"""Sections of a recipe that shape training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ def read_run(path: Path) -> Run:
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in config.items():
-        if prefix or name not in _IGNORED:
+        if prefix or name in _TELLING:
             if isinstance(value, dict):
                 yield from _flat(value, f"{prefix}{name}.")
             else:

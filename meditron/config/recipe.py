@@ -10,7 +10,7 @@ from meditron.config.generate import GenerateConfig
 from meditron.config.launch import LaunchConfig, ReportConfig, RunConfig
 from meditron.config.model import ExportConfig, ModelConfig
 from meditron.config.pretrain import PretrainConfig
-from meditron.config.runs import CheckpointsConfig, CompareConfig
+from meditron.config.runs import CheckpointsConfig, CompareConfig, DoctorConfig
 
 
 @dataclass(kw_only=True)
@@ -50,6 +50,8 @@ class Recipe:
     """Looking at checkpoints."""
     compare: CompareConfig = field(default_factory=CompareConfig)
     """Comparing two runs."""
+    doctor: DoctorConfig = field(default_factory=DoctorConfig)
+    """GPUs to propose a layout for."""
 
 
 def resolve(recipe: Recipe) -> Recipe:

@@ -1,8 +1,9 @@
-"""Configuration of what looks at training runs: their comparison, their checkpoints."""
+"""Configuration of what looks at training runs: their layout, their comparison, their checkpoints."""
 
 from dataclasses import dataclass, field
 
-from meditron.config.check import require
+from meditron.config.check import require, suggest
+from meditron.devices import DEVICES
 
 
 @dataclass(kw_only=True)
@@ -25,3 +26,18 @@ class CheckpointsConfig:
     paths: list[str] = field(default_factory=list)
     """Run folders, or single checkpoints; also as words, `meditron checkpoint list A B`. Default: the run
     folder of the recipe."""
+
+
+@dataclass(kw_only=True)
+class DoctorConfig:
+    """The GPUs that `meditron doctor` proposes a layout for."""
+
+    gpus: int | None = None
+    """Their number. Default: no proposal."""
+    gpu: str = "a100-80gb"
+    """Their kind: a100-40gb, a100-80gb, h100, h200, gh200, b200, l40s or rtx-4090."""
+
+    def __post_init__(self) -> None:
+        require(self.gpus is None or self.gpus >= 1, "doctor.gpus", self.gpus, "must be at least 1")
+        known = self.gpu in DEVICES
+        require(known, "doctor.gpu", self.gpu, f"is not known{suggest(self.gpu, DEVICES)}")

@@ -1,0 +1,72 @@
+"""Bytes that a training step keeps between its forward and its backward pass, by arithmetic.
+
+The terms are the tensors that Megatron's layers, as `meditron.models.megatron.llama` builds them, save for
+their gradients; tests/launch/test_memory.py counts these tensors in real passes. e: bytes of an element.
+"""
+
+from meditron.config import ModelConfig, PretrainConfig
+from meditron.models.architecture import Architecture
+
+
+def activation_bytes(architecture: Architecture, model: ModelConfig, config: PretrainConfig) -> int:
+    """Bytes at the end of the forward passes of the process that keeps most, engine `megatron`.
+
+    With `recompute: full` one layer is added, which the backward pass computes again.
+    """
+    layout = config.parallel
+    stages = layout.pipeline_model_parallel_size
+    layers = architecture.num_hidden_layers // stages
+    whole, head = layer_bytes(architecture, config), head_bytes(architecture, model, config)
+    kept = _layer_input_bytes(architecture, config) if config.recompute == "full" else whole
+    again = whole if config.recompute == "full" else 0
+    passes = min(stages, config.num_microbatches) * _interleaving(config)
+    first = passes * layers * kept + again
+    last = layers * kept + max(again, head) if again else layers * kept + head
+    return int(max(first, last) if stages > 1 else last)
+
+
+def layer_bytes(a: Architecture, config: PretrainConfig) -> float:
+    """One layer, one micro-batch, one process.
+
+    Norms: input in fp32, normed and scaled; attention: the joint projection, its rotated queries and keys,
+    the output and its log-sum-exp; MLP: gate and up, and three products of them.
+    """
+    e, tensor, sequence = _sizes(config)
+    tokens = config.micro_batch_size * config.sequence_length
+    queries, keys = a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim
+    norms = 2 * (4 + 2 * e) * a.hidden_size / sequence + 2 * 4
+    products = e * (3 * queries + 3 * keys + 5 * a.intermediate_size) / tensor
+    sums = 0.0 if config.recompute == "selective" else 4 * a.num_attention_heads / tensor
+    rotary = 4 * e * a.head_dim * config.sequence_length  # sine and cosine, of queries and of keys
+    return tokens * (norms + products + sums) + rotary
+
+
+def head_bytes(a: Architecture, model: ModelConfig, config: PretrainConfig) -> float:
+    """Last norm and logits of one micro-batch."""
+    e, tensor, sequence = _sizes(config)
+    multiple = model.vocab_padding_multiple * tensor
+    rows = -(-a.vocab_size // multiple) * multiple / tensor
+    copies = (
+        e if tensor == 1 else e + 4
+    )  # the loss over tensor-parallel ranks keeps the probabilities in fp32
+    per_token = (4 + 2 * e) * a.hidden_size / sequence + copies * rows + 4 + 20  # and labels, sums
+    return config.micro_batch_size * config.sequence_length * per_token
+
+
+def _layer_input_bytes(a: Architecture, config: PretrainConfig) -> float:
+    e, _, sequence = _sizes(config)
+    return config.micro_batch_size * config.sequence_length * e * a.hidden_size / sequence
+
+
+def _sizes(config: PretrainConfig) -> tuple[int, int, int]:
+    """Bytes of an element, parts of the cut tensors, parts of those along the sequence."""
+    tensor = config.parallel.tensor_model_parallel_size
+    sequence = tensor if config.parallel.sequence_parallel else 1
+    return 2 if config.precision == "bf16" else 4, tensor, sequence
+
+
+def _interleaving(config: PretrainConfig) -> float:
+    """What interleaved stages keep more (arXiv 2205.05198, section 4.2.3)."""
+    stages = config.parallel.pipeline_model_parallel_size
+    chunks = config.parallel.virtual_pipeline_model_parallel_size
+    return 1 + (stages - 1) / (stages * chunks) if chunks else 1.0
