@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +14,14 @@ from meditron.config.loading import dump_recipe, recipe_dict
 from meditron.errors import REQUEUE_EXIT_CODE, ConfigError, InputError, MeditronError
 from meditron.files import atomic_write_text
 from meditron.manifest import MANIFEST, read_manifest
-from meditron.progress import console, progress
+from meditron.progress import console
 from meditron.runs import RunFolder
 
 if TYPE_CHECKING:
     from meditron.models.architecture import Architecture
     from meditron.models.safetensors_folder import WeightSource
     from pretrain.engines import Engine
+    from pretrain.sinks import Sink
     from pretrain.trainer import Trainer
 
 SHAPING = (
@@ -116,6 +119,7 @@ def _check(recipe: Recipe) -> "Architecture":
     from meditron.models.architecture import find_architecture, with_options
     from meditron.models.megatron.llama import check_layout
     from meditron.models.options import parse_options
+    from pretrain.sinks import require_trackers
 
     config = recipe.pretrain
     architecture = find_architecture(str(recipe.model.base))
@@ -127,6 +131,7 @@ def _check(recipe: Recipe) -> "Architecture":
         layout.pipeline_model_parallel_size,
         layout.virtual_pipeline_model_parallel_size,
     )
+    require_trackers(config.trackers)
     read_manifest(str(config.shards), kind="shards", check_files="size")
     vocab_size = int(_table(config)["vocab_size"])
     if vocab_size > architecture.vocab_size:
@@ -166,13 +171,11 @@ def _run(recipe: Recipe, run: RunFolder, architecture: "Architecture") -> int:
         check_parity_apart(str(recipe.model.base))
     trainer = _build(recipe, run, architecture, identity)
     trainer.saver.clean()
-    if found is not None:
-        restore(trainer, *found)
-        trainer.log("resume", path=found[0].name)
-    steps = recipe.pretrain.train_steps
-    with StopRequest(run.path / "triggers") as stop, progress(steps, "pretrain", "steps") as task:
-        task.start_at(trainer.state.step)
-        finished = fit(trainer, stop, task)
+    with StopRequest(run.path / "triggers") as stop, _watched(recipe, run, is_main) as trainer.sinks:
+        if found is not None:
+            restore(trainer, *found)
+            trainer.log("resume", path=found[0].name)
+        finished = fit(trainer, stop)
     if is_main:
         run.mark("finished" if finished else "stopped", step=trainer.state.step)
         if not finished:
@@ -180,6 +183,21 @@ def _run(recipe: Recipe, run: RunFolder, architecture: "Architecture") -> int:
                 f"pretrain: saved after step {trainer.state.step} and stopped; run it again to go on"
             )
     return 0 if finished else REQUEUE_EXIT_CODE
+
+
+@contextmanager
+def _watched(recipe: Recipe, run: RunFolder, is_main: bool) -> "Iterator[list[Sink]]":
+    """What the main process' log is shown on and handed to."""
+    from pretrain.live import show
+    from pretrain.sinks import open_trackers
+
+    config = recipe.pretrain
+    if not is_main:
+        yield []
+        return
+    trackers = open_trackers(config.trackers, config.tracker_project, run.path, recipe_dict(recipe))
+    with show(recipe) as view, trackers as opened:
+        yield [view, *opened]
 
 
 def _identity(recipe: Recipe, is_main: bool) -> dict[str, Any]:

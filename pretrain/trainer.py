@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from meditron.errors import TrainingError
 from meditron.manifest import Manifest
 from meditron.measuring import Clock, peak_memory
 from meditron.models.architecture import Architecture
-from meditron.progress import Task
 from meditron.runs import RunFolder
 from meditron.stopping import StopRequest
 from pretrain import metrics
@@ -26,6 +25,7 @@ from pretrain.data import IGNORE, Batch, Tokens, TrainingData, ValidationData, l
 from pretrain.engines import Engine, StepResult
 from pretrain.saving import Saver
 from pretrain.schedule import learning_rate
+from pretrain.sinks import Sink
 from pretrain.spikes import robust_zscore
 from pretrain.stragglers import Stragglers
 from pretrain.watchdog import Watchdog
@@ -72,6 +72,8 @@ class Trainer:
     """What a checkpoint must have in common with the run, see `meditron.checkpoints.newest`."""
     state: State = field(default_factory=State)
     """Progress."""
+    sinks: Sequence[Sink] = ()
+    """Get every record of the log, on the main process."""
     validated: int = field(default=-1, init=False)
     """Step of the last validation."""
     saver: Saver = field(init=False)
@@ -99,12 +101,14 @@ class Trainer:
         return dist.get_rank() == 0
 
     def log(self, event: str, **fields: Any) -> None:  # noqa: ANN401 - JSON values
-        """Append a line to the run's log, on the main process."""
+        """Append a line to the run's log, on the main process, and hand it to the sinks."""
         if self.is_main:
             self.run.log({"event": event, "step": self.state.step, **fields})
+            for sink in self.sinks:
+                sink.log(event, self.state.step, fields)
 
 
-def fit(trainer: Trainer, stop: StopRequest, task: Task) -> bool:
+def fit(trainer: Trainer, stop: StopRequest) -> bool:
     """Train to the last step.
 
     Returns:
@@ -122,7 +126,7 @@ def fit(trainer: Trainer, stop: StopRequest, task: Task) -> bool:
         while state.step < config.train_steps:
             record = train_step(trainer)
             watchdog.step_ended()
-            _log_step(trainer, record, task)
+            _log_step(trainer, record)
             with watchdog.paused():
                 if _must_roll_back(trainer, record):
                     roll_back(trainer)
@@ -132,10 +136,9 @@ def fit(trainer: Trainer, stop: StopRequest, task: Task) -> bool:
     return state.step == config.train_steps
 
 
-def _log_step(trainer: Trainer, record: dict[str, Any], task: Task) -> None:
+def _log_step(trainer: Trainer, record: dict[str, Any]) -> None:
     trainer.log("step", **record)
     step, interval = trainer.state.step, trainer.config.fault.straggler_interval
-    task.set(step, loss=record["loss"], lr=record["lr"], tok_s=record["tokens_per_second"])
     if interval and dist.get_world_size() > 1:
         trainer.stragglers.add(record["seconds"])
         if step % interval == 0:

@@ -5,6 +5,8 @@ from typing import Literal
 
 from meditron.config.check import require
 
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+
 
 @dataclass(kw_only=True)
 class ParallelConfig:
@@ -247,6 +249,11 @@ class PretrainConfig:
     deterministic: bool = False
     """Allow only kernels that give the same bits every time, which costs speed on GPUs; on a CPU they do
     anyway."""
+    trackers: list[TrackerName] = field(default_factory=list)
+    """Services that get the numbers of the log as well, each with an extra of its name. `tensorboard` writes
+    to `<run_dir>/tensorboard`; the others take their address and account from their own settings."""
+    tracker_project: str = "meditron"
+    """Project of wandb and trackio; the run is called after the last two parts of `run_dir`."""
     peak_flops: float | None = None
     """Dense FLOP/s of one device at `precision`, the denominator of MFU. Default: the data sheet's value
     of a known GPU; on others MFU is not reported."""
