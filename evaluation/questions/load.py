@@ -10,6 +10,7 @@ import numpy as np
 
 from evaluation.questions.base import Bad, Question, QuestionFile, read_file
 from evaluation.questions.formats import read_labels
+from evaluation.questions.hub import local_path
 from evaluation.questions.passkey import make_passkeys
 from meditron.config import TaskConfig
 from meditron.config.check import suggest
@@ -107,7 +108,7 @@ def _files(config: TaskConfig, root: Path, split: str, paths: Sequence[str]) -> 
     if config.format == "mmlu":
         return [file for path in paths for file in _mmlu_files(config, root / path, split)]
     labels = read_labels(root / config.ground_truth) if config.ground_truth else None
-    return [QuestionFile(path=root / path, config=config, labels=labels) for path in paths]
+    return [QuestionFile(path=local_path(path, root), config=config, labels=labels) for path in paths]
 
 
 def _mmlu_files(config: TaskConfig, folder: Path, split: str) -> list[QuestionFile]:

@@ -58,7 +58,8 @@ class TaskConfig:
     (JSON lines with `cop`), mmlu (folder of CSV files), table (any JSONL or CSV with 2 to 10 options),
     passkey (made up, no file)."""
     path: str | list[str] = ""
-    """File or files, relative to `data_root`; for mmlu the folder that holds `test`, `dev`, `val`. Not
+    """File or files, relative to `data_root`; for mmlu the folder that holds `test`, `dev`, `val`. Also
+    `hub:owner/name:split` or `hub:owner/name:configuration:split`, a data set of the Hugging Face hub. Not
     used by passkey."""
     ground_truth: str | None = None
     """pubmedqa: JSON file of PMID to label; only these questions are asked. Default: all that have a
@@ -94,6 +95,9 @@ class TaskConfig:
         require_choice(self.format, FORMATS, "evaluate.tasks.format")
         has_files = self.format != "passkey"
         require(bool(self.path) or not has_files, "evaluate.tasks.path", self.path, "must name a file")
+        on_hub = any(path.startswith("hub:") for path in self.paths)
+        rule = "mmlu reads a folder of CSV files; read the hub's as format table"
+        require(self.format != "mmlu" or not on_hub, "evaluate.tasks.path", self.path, rule)
         require(has_files or not self.shots, "evaluate.tasks.shots", self.shots, "has no use for passkey")
         limit = self.limit
         require(limit is None or limit > 0, "evaluate.tasks.limit", limit, "must be positive")
