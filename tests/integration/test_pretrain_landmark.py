@@ -64,6 +64,8 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory, base: Path, shards: 
         made = recipes["ZeRO 2"] = with_landmarks(make_recipe(folder / "zero", base, shards))
         made.pretrain.engine, made.pretrain.deepspeed = "deepspeed", DeepSpeedConfig(zero_stage=2)
         made.pretrain.parallel = ParallelConfig(data_parallel_size=2)
+    for made in recipes.values():
+        made.pretrain.checkpoint.interval = 20
     run_together(2, list(recipes.values()))
     return recipes
 

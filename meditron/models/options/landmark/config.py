@@ -40,6 +40,9 @@ class LandmarkConfig(ModelOption):
     offload: bool = False
     """Keep the blocks of long inputs in main memory, and only their landmarks' keys on the GPU; best with
     `retrieval: head`."""
+    kernel: bool = False
+    """Train with the Triton kernels where tensors are on a GPU (engine megatron); `block_size` + 1 must be a
+    power of two from 16. They agree with the plain form under Triton's interpreter and were not timed."""
     max_context: int = 32768
     """Longest input in regular tokens that the exported model states (`max_position_embeddings`)."""
     token_id: int | None = None
@@ -56,6 +59,9 @@ class LandmarkConfig(ModelOption):
         # One empty slot of the prefix, the retrieved blocks, an unfinished block, and one block of a chunk.
         rule = f"must hold top_k + 3 blocks: {least} slots"
         require(self.window >= least, f"{_FOLDER}.window", self.window, rule)
+        fits = block >= 16 and block & (block - 1) == 0
+        rule = f"needs block_size + 1 to be a power of two from 16, not {block}; set block_size to 63"
+        require(fits or not self.kernel, f"{_FOLDER}.kernel", self.kernel, rule)
 
     def check_recipe(self, recipe: "Recipe") -> None:
         """Refuse what landmark attention cannot be trained with."""
@@ -142,7 +148,7 @@ class LandmarkConfig(ModelOption):
         """Exchange the attention core."""
         from meditron.models.options.landmark.megatron import with_landmarks
 
-        return with_landmarks(spec, self.block_size)
+        return with_landmarks(spec, self.block_size, self.kernel)
 
     @property
     def probe_length(self) -> int:

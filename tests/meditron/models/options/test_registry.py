@@ -51,6 +51,7 @@ def test_settings_come_from_file_text_or_single_keys() -> None:
         ("{landmark: {block_size: 7, window: 48}}", "must hold top_k"),
         ("{landmark: {block_size: 0}}", "must be at least 1"),
         ("{landmark: {retrieval: heads}}", "did you mean 'head'"),
+        ("{landmark: {block_size: 49, window: 500, kernel: true}}", "power of two"),
     ],
 )
 def test_a_wrong_setting_is_refused_when_the_recipe_is_read(settings: str, sentence: str) -> None:
