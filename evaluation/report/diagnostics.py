@@ -99,6 +99,6 @@ def reliability_plot(name: str, models: Mapping[str, Diagnosis], labels: Sequenc
             x_label="mean confidence of a bin, %",
             series=[*series, diagonal],
             from_zero=True,
-            note="The grey line is a model that is as often right as it is sure. Small bins jump.",
+            note="The faint line is a model that is as often right as it is sure. Small bins jump.",
         )
     )
