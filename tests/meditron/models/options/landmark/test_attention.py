@@ -94,3 +94,44 @@ def test_memory_grows_with_the_length_and_not_with_its_square(slots: int) -> Non
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         landmark_attention(*tensors, 7, 1.0)
     assert kept == 3 * 2 * slots * 4
+
+
+def grouped_by_buckets(scores_T: Tensor, groups_T: Tensor, count: int) -> Tensor:
+    """Softmax within the group of each key, by scattering into buckets, as the authors' eager code does."""
+    largest = torch.full((count,), -torch.inf).scatter_reduce(0, groups_T, scores_T, "amax")
+    exp = (scores_T - largest[groups_T]).exp()
+    return exp / torch.zeros(count).scatter_add(0, groups_T, exp)[groups_T]
+
+
+def authors_weights(scores_TT: Tensor, block: int) -> Tensor:
+    """The published eager formulation: landmarks mask each other's groups by their running count.
+
+    Bucket 0 to n - 1: the tokens of a section; the last: the query's own section and earlier landmarks.
+    """
+    length = len(scores_TT)
+    is_landmark = torch.arange(length) % block == block - 1
+    weights = torch.zeros_like(scores_TT)
+    for query in range(length):
+        visible = torch.arange(length) <= query
+        section = is_landmark.long().cumsum(0) - is_landmark.long()
+        last = section == section[query]
+        visible &= ~(last & is_landmark)
+        count = int(section.max()) + 2
+        groups = torch.where(last | is_landmark, count - 1, section)[visible]
+        share = grouped_by_buckets(scores_TT[query, visible], groups, count)
+        row = torch.zeros(length).masked_scatter(visible, share)
+        gate = torch.ones(length)
+        for number in range(int(section[query])):
+            gate[(section == number) & ~is_landmark] = row[is_landmark & (section == number)]
+        weights[query] = torch.where(is_landmark, 0.0, row * gate)
+    return weights
+
+
+@pytest.mark.parametrize(("slots", "block_size"), [(17, 3), (24, 5), (9, 1)])
+def test_it_equals_the_authors_buckets(slots: int, block_size: int) -> None:
+    q, k, v = (x.detach() for x in make(5, 1, 1, slots))
+    scores = q[0, 0] @ k[0, 0].T * 0.5
+    expected = authors_weights(scores, block_size + 1) @ v[0, 0]
+    torch.testing.assert_close(
+        landmark_attention(q, k, v, block_size, 0.5)[0, 0], expected, atol=1e-5, rtol=1e-5
+    )
