@@ -13,6 +13,9 @@ HEAD = (
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 STATEMENT = "The pass key is {key}. Remember it. {key} is the pass key."
 QUESTION = "What is the pass key?"
+ANSWER = "The pass key is {key}"
+_BREAKS = 4
+"""Tokens of line breaks and of the beginning."""
 
 
 def make_passkeys(config: PasskeyConfig) -> list[Question]:
@@ -39,9 +42,9 @@ def _make(length: int, number: int, count: int) -> Question:
 
 
 def _text(length: int, depth: float, key: str) -> str:
-    """A text of about `length` words and marks; `depth` 0 puts the key first, 1 last."""
+    """A text of at most about `length` tokens with question and answer; `depth` 0 puts the key first."""
     statement = STATEMENT.format(key=key)
-    room = length - sum(_size(part) for part in (HEAD, statement, QUESTION))
+    room = length - _BREAKS - sum(_size(part) for part in (HEAD, statement, QUESTION, ANSWER.format(key=key)))
     repeats = max(room // _size(FILLER), 0)
     before = round(depth * repeats)
     filler = [FILLER] * repeats
@@ -49,5 +52,5 @@ def _text(length: int, depth: float, key: str) -> str:
 
 
 def _size(text: str) -> int:
-    """Words and marks; a number counts two, as its digits make several tokens."""
-    return len(re.findall(r"\w+|[^\w\s]", text)) + len(re.findall(r"\d+", text))
+    """Words, marks and digits: about the tokens of a Llama."""
+    return len(re.findall(r"\d|[^\W\d]+|[^\w\s]", text))

@@ -38,7 +38,7 @@ class PasskeyConfig:
     """Pass-key retrieval: a number hidden in a long text (arXiv 2305.16300, section 4.2)."""
 
     lengths: list[int] = field(default_factory=lambda: [512, 1024])
-    """Lengths of the text in words and marks; the tokens of a Llama are about as many."""
+    """Lengths of prompt and answer in words, marks and digits; the tokens of a Llama are about as many."""
     questions: int = 20
     """Questions of each length; the number lies at depths evenly spread over the text."""
 

@@ -1,5 +1,6 @@
 """Pass-key questions: one number in the text, at every depth, in texts of the length that is asked for."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,9 @@ def test_the_number_lies_at_depths_from_the_first_to_the_last() -> None:
 @pytest.mark.parametrize("length", [128, 1000, 4000])
 def test_the_text_is_about_as_long_as_asked(length: int) -> None:
     (question,) = make_passkeys(PasskeyConfig(lengths=[length], questions=1))
-    words_and_marks = len(question.context.replace(".", " .").split())
-    assert length - 40 < words_and_marks <= length
+    prompt = f"{question.context} {question.question} The pass key is {question.options[question.answer]}"
+    tokens = len(re.findall(r"[0-9]|[A-Za-z]+|[.,?]", prompt))
+    assert length - 30 < tokens <= length
 
 
 def test_the_questions_are_always_the_same_and_have_a_hash() -> None:
