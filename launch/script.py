@@ -19,9 +19,10 @@ _RANK = (
 """Makes a task of srun one of the processes that torch.distributed knows. Not torchrun: that ends its
 processes 30 s after a signal, and hides their exit code."""
 
+# Each start has a port of its own: processes of an earlier one, whose node's daemon died, may still hold one.
 _MEETING_POINT = """\
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
+MASTER_PORT=$((20000 + (SLURM_JOB_ID * 10 + ${SLURM_RESTART_COUNT:-0}) % 10000))
 export MASTER_ADDR MASTER_PORT"""
 
 # A start whose node's daemon died may live on beside the next one, which is not its to restart.
