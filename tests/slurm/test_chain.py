@@ -17,8 +17,6 @@ gpus_per_node: 0
 nodes: 2
 time_limit: "10"
 signal_seconds: 60
-health_check: true
-min_free_gb: 0.01
 environment: {OMP_NUM_THREADS: "1"}
 """
 
@@ -33,8 +31,8 @@ def demo(folder: Path) -> list[str]:
         "--config", str(DEMO), "--cluster", str(folder / "cluster.yaml"),
         "--work_dir", str(folder / "work"), "--data_root", str(folder / "raw"),
         "--model.base", str(folder / "base"), "--pretrain.sequence_length", "64",
-        "--pretrain.train_steps", "200", "--pretrain.checkpoint.interval", "500",
-        "--pretrain.validation", '{"interval": 100, "max_tokens": 64}', "--finetune.max_steps", "2",
+        "--pretrain.train_steps", "60", "--pretrain.checkpoint.interval", "500",
+        "--pretrain.validation", '{"interval": 50, "max_tokens": 64}', "--finetune.max_steps", "2",
         "--evaluate.protocols", "[letter]", "--evaluate.tasks.mmlu.limit", "4",
     ]  # fmt: skip
 
@@ -53,9 +51,8 @@ def test_the_demo_goes_its_way_as_jobs(cluster: Cluster, tmp_path: Path) -> None
     until(lambda: "Restarts=1" in cluster.run("scontrol", "show", "job", ids["pretrain"]), 120)
     until(lambda: cluster.state(ids["report"]) in ("COMPLETED", "CANCELLED"), 400)
     assert {name: cluster.state(number) for name, number in ids.items()} == dict.fromkeys(ids, "COMPLETED")
-    assert steps(run) == list(range(1, 201))
+    assert steps(run) == list(range(1, 61))
     told = (tmp_path / f"work/launch/pretrain-{ids['pretrain']}.log").read_text()
-    assert told.count("health: 2 nodes are fit") == 2
     assert "pretrain ended with code 75; it is queued again" in told
     assert (tmp_path / "work/report.html").is_file()
 
