@@ -127,7 +127,7 @@ class Filter(PipelineStep):  # type: ignore[misc]
 
     Args:
         rules: asked in order; the first refusal decides.
-        watched: asked about what is kept; their refusals are only counted.
+        watched: asked about what passes; their refusals are only counted.
         account: shared with the other steps of the same task.
     """
 

@@ -72,7 +72,7 @@ QUALITY_RULES: dict[str, Rule] = {
         "gopher: repeated paragraphs", lambda m: m.repeated_paragraphs, "most", 0.3, 0.5
     ),
     **{
-        f"max_top_{width}gram": Rule(f"gopher: top {width}-gram", _top(width), "most", general, 2 * general)
+        f"max_top_{width}gram": Rule(f"gopher: top {width}-gram", _top(width), "most", general, 3 * general)
         for width, general in ((2, 0.20), (3, 0.18), (4, 0.16))
     },
     **{

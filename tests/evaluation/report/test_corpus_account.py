@@ -51,7 +51,7 @@ def test_survival_and_removals_are_shown_by_rule_and_source(page: str) -> None:
 
 
 def test_what_published_rules_and_patterns_found_is_shown_without_showing_it(page: str) -> None:
-    heading = "Kept, though the rules for general web text would have dropped them"
+    heading = "Let pass, though the rules for general web text would have dropped them"
     assert rows(page, heading) == {"c4: braces": ["5", "5"]}
     assert rows(page, "Passages that may identify a person, by class") == {"EMAIL": ["5", "5"]}
     excerpts = page.split("Excerpts of what was dropped, removed or found")[1]
