@@ -1,6 +1,6 @@
 """Landmark attention in miniature: a key hidden in text, read far beyond the trained length.
 
-Usage: python benchmarks/landmark_passkey.py [--seeds 3] [--steps 500] [--prompts 32]
+Usage: python benchmarks/landmark_passkey.py [--seeds 3] [--steps 400] [--prompts 32]
 The same two-layer Llama is trained with landmarks and with plain full attention on prompts of at most 120
 tokens, on the same batches; both are then asked for keys in longer and longer prompts. A prompt is right when
 every token of the key has the highest logit.
@@ -107,7 +107,7 @@ def accuracy(model: Any, length: int, prompts: int, window: int | None = None) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--prompts", type=int, default=32)
     arguments = parser.parse_args()
     print(f"torch {version('torch')}, {platform.machine()}, {os.cpu_count()} cores")
