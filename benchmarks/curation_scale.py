@@ -31,6 +31,7 @@ def main() -> None:
         for file in sorted(Path(sys.argv[1]).glob("train/*.parquet"))
         for text in pq.read_table(file, columns=["text"])["text"].to_pylist()
     ]
+    random.Random(0).shuffle(texts)
     print(f"{os.cpu_count()} cores, 2 workers, near-duplicates on\n")
     print("| input | documents | kept | seconds | MB/s | peak memory |\n|---|---|---|---|---|---|")
     for megabytes in sizes:
@@ -58,9 +59,10 @@ def write(texts: list[str], size: int, folder: Path) -> int:
     documents = changed(texts)
     for shard in range(SHARDS):
         with open(folder / "input" / f"{shard:02d}.jsonl", "w", encoding="utf-8") as handle:
-            while written < size * (shard + 1) / SHARDS:
-                number, text = next(documents)
+            for number, text in documents:
                 written += handle.write(json.dumps({"id": str(number), "text": text}) + "\n")
+                if written >= size * (shard + 1) / SHARDS:
+                    break
     return written
 
 
