@@ -1,5 +1,6 @@
 """Checkpoints of a run folder: finding the newest whole one, and removing old ones."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,21 @@ def prune(folder: Path, keep: int, keep_every: int = 0) -> None:
     """
     for old in saved(folder)[keep:] if keep else []:
         if not keep_every or step_of(old) % keep_every:
-            shutil.rmtree(old)
+            _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder that a kill may not leave half removed under its name."""
+    aside = path.with_name(f".{path.name}.old.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(path, aside)
+    shutil.rmtree(aside)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run left half written or half removed; only its successor may."""
+    for left in folder.glob(".step_*.part"):
+        shutil.rmtree(left)
 
 
 def newest_whole(folder: Path) -> tuple[Path, Manifest] | None:

@@ -21,7 +21,6 @@ from meditron.manifest import write_manifest
 from pretrain.engines import Engine, Writing
 
 Log = Callable[..., None]
-_ASIDE = ".step_*.part"
 
 
 @dataclass(kw_only=True)
@@ -51,8 +50,7 @@ class Saver:
     def clean(self) -> None:
         """Remove what a killed run left half written."""
         if dist.get_rank() == 0:
-            for left in self.folder.glob(_ASIDE):
-                shutil.rmtree(left)
+            checkpoints.remove_leftovers(self.folder)
 
     def start(self, engine: Engine, step: int, counts: Mapping[str, Any]) -> None:
         """Save the state after `step`: whole when this returns, or later with `async_save`.

@@ -105,6 +105,19 @@ def test_a_batch_is_the_same_at_any_layout_and_place(shards: Path) -> None:
     assert (later == TrainingData(shards, WEIGHTS, 24, seed=5).batch(10**6, 8, 1, 0, 1)[0]).all()
 
 
+def test_finding_a_late_sample_reads_no_earlier_one(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, epochs = [], []
+    read, make = SourceStream._read, SourceStream._make_epoch
+    monkeypatch.setattr(SourceStream, "_read", lambda *all_: (reads.append(1), read(*all_))[1])
+    monkeypatch.setattr(SourceStream, "_make_epoch", lambda *all_: (epochs.append(1), make(*all_))[1])
+    for start in (10**6, 10**12):
+        reads.clear()
+        epochs.clear()
+        TrainingData(shards, WEIGHTS, 24, seed=5).batch(start, 8, 1, 0, 1)
+        assert len(reads) == 8
+        assert len(epochs) <= 4  # of two sources, the present epoch, and the next where one ends
+
+
 def test_validation_counts_every_token_once_on_any_number_of_ranks() -> None:
     shard = numbered([9, 4, 16, 2])
     for ranks in (1, 2, 3):
