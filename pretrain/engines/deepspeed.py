@@ -89,7 +89,9 @@ class DeepSpeedEngine:
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
             model=model, optimizer=self._adam, config=self._settings()
         )
+        self._restore_rotary_frequencies()
         self._state = ZeroState(self._engine.module, self._adam, self._optimizer)
+        self._state.make_states()
 
     def _model(self, weights: WeightSource) -> Any:  # noqa: ANN401 - of transformers
         from transformers import LlamaConfig, LlamaForCausalLM
@@ -99,7 +101,8 @@ class DeepSpeedEngine:
         dtype = torch.bfloat16 if self._config.precision == "bf16" else torch.float32
         cut = self._config.deepspeed.zero_stage == 3
         zero = self._deepspeed.zero
-        with zero.Init(config_dict_or_path=self._settings(), dtype=dtype) if cut else nullcontext():
+        # Given a dtype, it takes bf16 on every CPU; without one, that of the settings.
+        with zero.Init(config_dict_or_path=self._settings()) if cut else nullcontext():
             model: Any = LlamaForCausalLM(config)
         for layer in model.model.layers:
             for option in self._architecture.options:
@@ -112,6 +115,13 @@ class DeepSpeedEngine:
         if self._config.recompute == "full":
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return model.to(self.device)
+
+    def _restore_rotary_frequencies(self) -> None:
+        """Make them anew in fp32, where Llama computes them: DeepSpeed rounds every buffer to bf16."""
+        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+        inner = self._engine.module.model
+        inner.rotary_emb = LlamaRotaryEmbedding(inner.config).to(self.device)
 
     def _settings(self) -> dict[str, Any]:
         config, zero = self._config, self._config.deepspeed

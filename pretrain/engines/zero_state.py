@@ -32,7 +32,7 @@ class ZeroState:
 
     def __init__(self, model: torch.nn.Module, adam: torch.optim.AdamW, optimizer: Any) -> None:  # noqa: ANN401
         self._parameters = dict(model.named_parameters())
-        self._adam = adam
+        self._adam, self._optimizer = adam, optimizer
         self._is_plain = optimizer is adam
 
     @property
@@ -81,7 +81,7 @@ class ZeroState:
             CheckpointError: they lack a tensor, or hold one of another shape.
         """
         stored = MomentsAndWeights(folder)
-        self._make_states()
+        self.make_states()
         try:
             for name, parameter in self._parameters.items():
                 for kind in ("param", *MOMENTS):
@@ -91,14 +91,19 @@ class ZeroState:
         for own in self._adam.state.values():
             own["step"] = torch.tensor(float(stored.step))
 
-    def _make_states(self) -> None:
-        """Adam has no moments before its first step; a step of nothing makes them."""
-        for group in self._adam.param_groups:
-            for parameter in group["params"]:
-                own = self._adam.state[parameter]
-                own.setdefault("step", torch.zeros(()))
-                for kind in MOMENTS:
-                    own.setdefault(kind, torch.zeros_like(parameter, dtype=torch.float32))
+    def make_states(self) -> None:
+        """Give Adam the moments that it otherwise makes in its first step.
+
+        DeepSpeed asks where they are after the step of the first group of parameters, when those of the
+        second would not be there yet.
+        """
+        plain = [parameter for group in self._adam.param_groups for parameter in group["params"]]
+        # ZeRO 3 shows Adam its flat parts only while it steps.
+        for parameter in getattr(self._optimizer, "fp32_partitioned_groups_flat", plain):
+            own = self._adam.state[parameter]
+            own.setdefault("step", torch.zeros(()))
+            for kind in MOMENTS:
+                own.setdefault(kind, torch.zeros_like(parameter, dtype=torch.float32))
 
     def _set(self, parameter: torch.nn.Parameter, kind: str, value: Tensor) -> None:
         value = value.to(parameter.device)
@@ -107,10 +112,15 @@ class ZeroState:
             return
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
-        if kind == "param":
-            safe_set_full_fp32_param(parameter, value)
-        else:
+        if kind != "param":
             safe_set_full_optimizer_state(parameter, value, kind)
+            return
+        safe_set_full_fp32_param(parameter, value)
+        if hasattr(parameter, "ds_id"):  # under ZeRO 3 the weights that compute stay as they are
+            import deepspeed
+
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                parameter.data.copy_(value)
 
 
 class ZeroWriting:
