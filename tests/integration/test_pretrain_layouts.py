@@ -71,6 +71,28 @@ def test_two_processes_have_the_curve_of_one(
     check_curve(two_processes[layout], one_process)
 
 
+FOUR = {
+    "TP2 x PP2": {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2},
+    "TP2 x DP2": {"tensor_model_parallel_size": 2, "data_parallel_size": 2},
+}
+
+
+@pytest.mark.slow
+def test_four_processes_have_the_curve_of_one(
+    one_process: Recipe,
+    base: Path,  # noqa: F811
+    shards: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    recipes = [make_recipe(tmp_path / str(number), base, shards) for number in range(len(FOUR))]
+    for each, layout in zip(recipes, FOUR.values(), strict=True):
+        each.pretrain.parallel = ParallelConfig(**layout)
+        each.pretrain.checkpoint.interval = 20
+    run_together(4, recipes)
+    for each in recipes:
+        check_curve(each, one_process)
+
+
 def test_a_checkpoint_fits_other_layouts(recipe: Recipe, one_process: Recipe, tmp_path: Path) -> None:  # noqa: F811
     """Saved by DP2, gone on with as TP2, then as PP2: one curve, optimizer included."""
     recipe.pretrain.parallel = ParallelConfig(data_parallel_size=2)
