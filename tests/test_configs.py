@@ -9,7 +9,8 @@ from meditron.config.loading import dump_recipe, load_recipe
 from meditron.models.architecture import PRESETS
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-RECIPES = sorted(CONFIGS.glob("**/*.yaml"))
+CLUSTERS = sorted(CONFIGS.glob("clusters/*.yaml"))
+RECIPES = sorted(set(CONFIGS.glob("**/*.yaml")) - set(CLUSTERS))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(CONFIGS)))
