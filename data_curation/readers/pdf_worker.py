@@ -13,7 +13,7 @@ from typing import Any
 def extract(content: bytes) -> dict[str, Any]:
     """`pages` and `title`, or `error` or `missing`."""
     try:
-        import pypdfium2  # type: ignore[import-not-found]  # an optional extra
+        import pypdfium2  # an optional extra
     except ImportError:
         return {"missing": "pypdfium2"}
     try:
