@@ -3,8 +3,8 @@
 import logging
 import math
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ def import_deepspeed() -> Any:  # noqa: ANN401 - the library is not typed
     """
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed wants it even of a process that is alone
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     try:
         import deepspeed
@@ -43,6 +42,18 @@ def import_deepspeed() -> Any:  # noqa: ANN401 - the library is not typed
     if not torch.cuda.is_available():  # gloo does; this one would be compiled when it is first used
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+@contextmanager
+def _local_rank() -> Iterator[None]:
+    """DeepSpeed wants LOCAL_RANK even of a process that is alone; others take it for a sign of several."""
+    given = "LOCAL_RANK" in os.environ
+    os.environ.setdefault("LOCAL_RANK", "0")
+    try:
+        yield
+    finally:
+        if not given:
+            del os.environ["LOCAL_RANK"]
 
 
 class SkippableAdamW(torch.optim.AdamW):
@@ -72,6 +83,10 @@ class DeepSpeedEngine:
 
     def build(self, weights: WeightSource) -> None:
         """Make model and optimizer, filled from Hugging Face tensors."""
+        with _local_rank():
+            self._build(weights)
+
+    def _build(self, weights: WeightSource) -> None:
         self._deepspeed.init_distributed(dist_backend=None, auto_mpi_discovery=False, verbose=False)
         model = self._model(weights)
         decayed = [p for p in model.parameters() if _rank(p) > 1]

@@ -48,7 +48,7 @@ def test_mistakes_in_the_file(tmp_path: Path, text: str, sentence: str) -> None:
         load_recipe(write(tmp_path, text))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("**/*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.work_dir
