@@ -93,4 +93,4 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(processes, "_start", start)
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.5)
     with pytest.raises(TrainingError, match=r"process 1 ended with code -9; its last line is 'the end'"):
-        processes.run_processes([], 2, tmp_path)
+        processes.run_processes(["finetune"], 2, tmp_path)
