@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from data_curation.encode import EncodeSettings, Part, encode_parts
 from data_curation.shards import id_type, join_parts
 from meditron.config import Recipe, TokenizeConfig
+from meditron.corpus import source_kinds
 from meditron.errors import ConfigError, InputError, ManifestError
 from meditron.files import atomic_dir, atomic_write_json, atomic_write_text
 from meditron.manifest import MANIFEST, Manifest, read_manifest, write_manifest
@@ -163,7 +164,7 @@ def _assemble(
     config = recipe.tokenize
     dtype = id_type(tokenizer.vocab_size)
     with atomic_dir(str(config.output)) as folder:
-        statistics = _join(parts, folder, dtype, _kinds(Path(str(config.corpus))))
+        statistics = _join(parts, folder, dtype, source_kinds(Path(str(config.corpus))))
         tokenizer.save(folder / "tokenizer")
         tokens = {
             "sources": statistics,
@@ -184,18 +185,6 @@ def _assemble(
             },
             licenses=corpus.licenses,
         )
-
-
-def _kinds(corpus: Path) -> dict[str, str]:
-    """Source to `medical` or `general`, from the corpus's statistics."""
-    path = corpus / "stats.json"
-    try:
-        sources = json.loads(path.read_text(encoding="utf-8"))["sources"]
-        return {name: source["kind"] for name, source in sources.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: does not give each source's kind ({error!r}); run `meditron curate` again"
-        ) from error
 
 
 def _join(

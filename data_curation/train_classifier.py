@@ -1,6 +1,5 @@
 """`meditron curate train-classifier`: a curated corpus's medical and general sources, told apart."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pyarrow.parquet as pq
 
 from data_curation.filters.classifier import CHARACTERS, Classifier, vectorizer
 from meditron.config import Recipe, TrainClassifierConfig
+from meditron.corpus import source_kinds
 from meditron.errors import InputError
 from meditron.manifest import read_manifest
 from meditron.progress import console
@@ -60,13 +60,12 @@ def _load(
     corpus: Path, split: str, config: TrainClassifierConfig, seed: int
 ) -> tuple[list[str], npt.NDArray[np.int64]]:
     """Heads of at most `max_documents` texts of each source, and 1 where they are medical."""
-    sources = json.loads((corpus / "stats.json").read_text(encoding="utf-8"))["sources"]
     texts: list[str] = []
     labels: list[int] = []
-    for name, source in sources.items():
+    for name, kind in source_kinds(corpus).items():
         found = list(_sample(corpus / split, name, config.max_documents, seed))
         texts += found
-        labels += [KINDS.index(source["kind"])] * len(found)
+        labels += [KINDS.index(kind)] * len(found)
     if split == "train" and len(set(labels)) < len(KINDS):
         raise InputError(
             f"{corpus}: a classifier needs documents of both kinds, and there are only "

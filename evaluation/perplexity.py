@@ -1,6 +1,5 @@
 """Perplexity on held-out documents, by source."""
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 from evaluation.adapter.lm import MeditronLM, Pair
 from evaluation.statistics import ratio_interval
 from meditron.config import PerplexityConfig
+from meditron.corpus import source_kinds
 from meditron.errors import InputError
 from meditron.manifest import Manifest, read_manifest
 from meditron.tokenizers import load_tokenizer
@@ -39,7 +39,7 @@ def read_held_out(config: PerplexityConfig) -> tuple[list[HeldOut], Manifest]:
     """
     corpus = Path(str(config.corpus))
     manifest = read_manifest(corpus, kind="corpus", check_files="full")
-    kinds = _kinds(corpus)
+    kinds = source_kinds(corpus)
     held_out: dict[str, HeldOut] = {}
     for name in sorted(manifest.files):
         if match := VALIDATION_FILE.fullmatch(name):
@@ -55,17 +55,6 @@ def read_held_out(config: PerplexityConfig) -> tuple[list[HeldOut], Manifest]:
             "evaluate.perplexity.enabled off"
         )
     return found, manifest
-
-
-def _kinds(corpus: Path) -> dict[str, str]:
-    path = corpus / "stats.json"
-    try:
-        sources = json.loads(path.read_text(encoding="utf-8"))["sources"]
-        return {name: source["kind"] for name, source in sources.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: does not give each source's kind ({error!r}); run `meditron curate` again"
-        ) from error
 
 
 def _texts(file: Path) -> list[str]:
