@@ -15,6 +15,7 @@ CHARACTERS_PER_TOKEN = 4.2
 """Of a Llama tokenizer on medical English, for estimates only."""
 # Characters of text in a byte of input, as benchmarks/curation.py measured them on real files.
 _TEXT_OF_INPUT = {"jats": 0.35, "medline": 0.05, "cnxml": 0.65, "medquad": 0.55, "pdf": 0.1, "html": 0.4}
+_FROM_INPUT = "estimated from the size of the input, so within a factor; counted once curated and tokenized"
 _REPEATS_WORTH = 4
 """Epochs up to which repeated text is nearly as good as new (Muennighoff et al., arXiv 2305.16264)."""
 
@@ -66,7 +67,7 @@ def tokens_of(plan: Plan, recipe: Recipe) -> tuple[dict[str, int], str]:
     else:
         held_out = recipe.curate.validation_fraction
         found = {name: size * (1 - held_out) for name, size in _text_of_inputs(plan)}
-        origin = "estimated from the size of the input; after curating and tokenizing they are counted"
+        origin = _FROM_INPUT
     return {name: round(size / CHARACTERS_PER_TOKEN) for name, size in found.items()}, origin
 
 
@@ -118,10 +119,11 @@ def print_mixture(shares: list[Share], config: PretrainConfig, origin: str) -> N
     table = Table(title="mixture of pretraining", title_justify="left", title_style="bold", box=None)
     for heading in ("source", "kind"):
         table.add_column(heading, overflow="fold")
-    for heading in ("M tokens", "share", "M drawn", "epochs"):
+    unit, scale = ("K", 1e3) if max(share.tokens for share in shares) < 1e6 else ("M", 1e6)
+    for heading in (f"{unit} tokens", "share", f"{unit} drawn", "epochs"):
         table.add_column(heading, justify="right", no_wrap=True)
     for share in shares:
-        drawn, tokens = f"{share.drawn / 1e6:,.2f}", f"{share.tokens / 1e6:,.2f}"
+        drawn, tokens = f"{share.drawn / scale:,.2f}", f"{share.tokens / scale:,.2f}"
         table.add_row(share.source, share.kind, tokens, f"{share.share:.1%}", drawn, f"{share.epochs:.2f}")
     console().print(table)
     replay = sum(share.share for share in shares if share.kind == "general")
@@ -130,7 +132,7 @@ def print_mixture(shares: list[Share], config: PretrainConfig, origin: str) -> N
         f"{config.sequence_length:,} tokens; replay of general text {replay:.1%}"
     )
     for share in shares:
-        if share.epochs > _REPEATS_WORTH:
+        if share.epochs > _REPEATS_WORTH and origin != _FROM_INPUT:
             console().print(
                 f"warning: {share.source} is seen {share.epochs:.1f} times; past {_REPEATS_WORTH} epochs "
                 "repeated text teaches little: lower its pretrain.weights or train_steps, or add documents"
