@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from evaluation.adapter.lm import MeditronLM
     from evaluation.asking import Asked
     from evaluation.contamination import Contaminated
-    from evaluation.model import LoadedModel
+    from evaluation.model import Candidate, LoadedModel
     from evaluation.perplexity import HeldOut
     from evaluation.questions import Loaded
     from evaluation.team import Team
@@ -75,6 +75,7 @@ def main(recipe: Recipe) -> int:
         raise ConfigError("evaluate.models: names no model; give at least one label and folder")
     for label, folder in config.models.items():
         check_folder(label, Path(folder))
+    config.check_variants()
     if config.nproc > 1 and "WORLD_SIZE" not in os.environ:
         from meditron.processes import run_processes
 
@@ -87,21 +88,22 @@ def main(recipe: Recipe) -> int:
 
 
 def _evaluate_all(recipe: Recipe) -> None:
+    from evaluation.model import candidates
     from evaluation.table import print_results
     from evaluation.team import join, leave
 
     plan, team = make_plan(recipe), join()
-    output = Path(str(plan.config.output))
+    output, models = Path(str(plan.config.output)), candidates(plan.config)
     try:
-        for label, folder in plan.config.models.items():
-            evaluate(plan, label, Path(folder), output / label, team)
+        for one in models:
+            evaluate(plan, one, output / one.label, team)
     finally:
         leave(team)
     if team.leads:
         print_results(
             {
-                label: json.loads((output / label / RESULTS).read_text(encoding="utf-8"))
-                for label in plan.config.models
+                one.label: json.loads((output / one.label / RESULTS).read_text(encoding="utf-8"))
+                for one in models
             }
         )
 
@@ -184,12 +186,12 @@ def _check_bad(name: str, loaded: "Loaded", max_bad_fraction: float, quarantine:
     console().print(f"{said}, see {quarantine}")
 
 
-def evaluate(plan: Plan, label: str, folder: Path, output: Path, team: "Team") -> None:
+def evaluate(plan: Plan, one: "Candidate", output: Path, team: "Team") -> None:
     """Write the results of one model to `output`, unless they are there."""
     from evaluation.model import choose_device, choose_dtype, identify
 
     config = plan.config
-    identity = identify(folder)
+    identity = identify(one.folder, one.settings)
     settings = _settings(plan, choose_dtype(config, choose_device(config.device)))
     inputs = {"model": identity, **plan.inputs}
     if team.agree(team.leads and _is_done(output, settings, inputs)):
@@ -199,18 +201,19 @@ def evaluate(plan: Plan, label: str, folder: Path, output: Path, team: "Team") -
     from evaluation.adapter.cache import AnswerCache
     from evaluation.adapter.lm import MeditronLM
 
-    loaded = _load(label, folder, identity, config)
+    loaded = _load(one, identity, config)
     how = loaded.dtype if config.backend == "torch" else f"{loaded.dtype}-{config.backend}"
     cache = Path(f"{config.output}.cache") / f"{identity[:16]}-{how}" / f"answers-{team.rank}.jsonl"
     answers = AnswerCache(cache, f"{CACHE_VERSION} {identity} {how}")
-    lm = MeditronLM(loaded, answers, config.batch_tokens, label, config.generation.batch_size, team)
+    lm = MeditronLM(loaded, answers, config.batch_tokens, one.label, config.generation.batch_size, team)
     samples, content = _measure(plan, lm)
     if not team.leads:
         return
     content["model"] = {
-        "label": label,
-        "path": str(folder),
+        "label": one.label,
+        "path": str(one.folder),
         "identity": identity,
+        "settings": dict(one.settings),
         "parameters": loaded.parameters,
     }
     content |= {"device": lm.device.type, "dtype": loaded.dtype, "max_length": loaded.max_length}
@@ -218,14 +221,14 @@ def evaluate(plan: Plan, label: str, folder: Path, output: Path, team: "Team") -
     _write(plan, output, content, samples, settings, inputs)
 
 
-def _load(label: str, folder: Path, identity: str, config: EvaluateConfig) -> "LoadedModel":
+def _load(one: "Candidate", identity: str, config: EvaluateConfig) -> "LoadedModel":
     if config.backend == "vllm":
         from evaluation.adapter.vllm import load_engine
 
-        return load_engine(label, folder, identity, config)
+        return load_engine(one.label, one.folder, identity, config)
     from evaluation.model import load_model
 
-    return load_model(label, folder, identity, config)
+    return load_model(one.label, one.folder, identity, config, one.settings)
 
 
 def _measure(plan: Plan, lm: "MeditronLM") -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:

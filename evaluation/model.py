@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meditron.config import EvaluateConfig
+from meditron.config.check import require_choice
 from meditron.errors import ConfigError, EnvironmentMissingError, InputError
 from meditron.files import sha256_file
 from meditron.manifest import MANIFEST, read_manifest
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_MAX_LENGTH = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model that is to be evaluated."""
+
+    label: str
+    """Its name in the results."""
+    folder: Path
+    """Where it is."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of its `config.json` that are changed; of a variant."""
 
 
 @dataclass(kw_only=True)
@@ -44,6 +58,16 @@ class LoadedModel:
         return int(self.model.num_parameters())
 
 
+def candidates(config: EvaluateConfig) -> list[Candidate]:
+    """The models of a recipe, and after them its variants."""
+    models = [Candidate(label=label, folder=Path(folder)) for label, folder in config.models.items()]
+    variants = [
+        Candidate(label=label, folder=Path(config.models[own.model]), settings=own.settings)
+        for label, own in config.variants.items()
+    ]
+    return models + variants
+
+
 def check_folder(label: str, folder: Path) -> None:
     """Refuse a folder that is no model, before anything is computed.
 
@@ -59,13 +83,16 @@ def check_folder(label: str, folder: Path) -> None:
         raise InputError(f"{where} holds no safetensors weights; run `meditron import` on it first")
 
 
-def identify(folder: Path) -> str:
+def identify(folder: Path, settings: Mapping[str, Any] | None = None) -> str:
     """Hash of the model's manifest, held against its files; without one, of configuration, weights and
-    tokenizer.
+    tokenizer. A variant's is that of the model and its changed settings.
 
     Raises:
         ManifestError: a file does not match the manifest.
     """
+    if settings:
+        content = json.dumps([identify(folder), dict(settings)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
     if (folder / MANIFEST).is_file():
         return read_manifest(folder, kind="model", check_files="full").hash
     names = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
@@ -106,10 +133,17 @@ def choose_dtype(config: EvaluateConfig, device: "torch.device") -> str:
     return "float32" if device.type == "cpu" else "bfloat16"
 
 
-def load_model(label: str, folder: Path, identity: str, config: EvaluateConfig) -> LoadedModel:
+def load_model(
+    label: str,
+    folder: Path,
+    identity: str,
+    config: EvaluateConfig,
+    settings: Mapping[str, Any] | None = None,
+) -> LoadedModel:
     """Read weights and tokenizer.
 
     Raises:
+        ConfigError: a variant changes a setting that the model does not have.
         InputError: they cannot be read, or do not belong together.
     """
     import torch
@@ -121,10 +155,12 @@ def load_model(label: str, folder: Path, identity: str, config: EvaluateConfig) 
 
     register_with_transformers()
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    where = f"evaluate.models.{label}: {folder}"
+    where = f"evaluate.{'variants' if settings else 'models'}.{label}: {folder}"
     device = choose_device(config.device)
     dtype = choose_dtype(config, device)
     tokenizer = load_tokenizer(where, folder)
+    if settings:
+        _check_settings(label, folder, settings, config.trust_remote_code)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -132,6 +168,7 @@ def load_model(label: str, folder: Path, identity: str, config: EvaluateConfig) 
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=config.trust_remote_code,
+            **(settings or {}),
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         sentence = " ".join(str(error).split())
@@ -145,6 +182,16 @@ def load_model(label: str, folder: Path, identity: str, config: EvaluateConfig) 
         max_length=longest(model, config),
         dtype=dtype,
     )
+
+
+def _check_settings(label: str, folder: Path, settings: Mapping[str, Any], trust_remote_code: bool) -> None:
+    """Refuse settings that the model's configuration does not have; transformers would ignore them."""
+    from transformers import AutoConfig
+
+    own = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    known = own.to_dict()
+    for name in settings:
+        require_choice(name, known, f"evaluate.variants.{label}.settings")
 
 
 def longest(model: Any, config: EvaluateConfig) -> int:  # noqa: ANN401 - transformers is untyped

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from meditron.config import PerplexityConfig
 from meditron.corpus import source_kinds
 from meditron.errors import InputError
 from meditron.manifest import Manifest, read_manifest
+from meditron.progress import console
 from meditron.tokenizers import load_tokenizer
 
+Sums = tuple[float, int]
+"""Loss and tokens of a document."""
 VALIDATION_FILE = re.compile(r"validation/(?P<source>[^/]+)-\d{5,}\.parquet")
 
 
@@ -90,25 +93,51 @@ def measure(
     beginning-of-sequence token, or else the end-of-sequence token.
     """
     tokenizer = load_tokenizer(lm.loaded.path)
-    window = min(config.window, lm.max_length)
+    documents = [[ids.tolist() for ids in tokenizer.encode_batch(source.texts)] for source in held_out]
+    losses = _losses(lm, documents, min(config.window, lm.max_length))
+    found = [(place, own) for place, own in enumerate(losses) if own]
+    entries = {place: _entry(held_out[place], own, config.resamples, seed) for place, own in found}
+    for place, points in _by_context(lm, documents, config, seed).items():
+        entries[place]["by_context"] = points
+    return list(entries.values())
+
+
+def _losses(lm: MeditronLM, documents: Sequence[Sequence[list[int]]], window: int) -> list[list[Sums]]:
+    """By source, loss and tokens of every document that has any, read in windows."""
     pairs: list[Pair] = []
     owners: list[tuple[int, int]] = []
-    for place, source in enumerate(held_out):
-        for number, ids in enumerate(tokenizer.encode_batch(source.texts)):
-            windows = list(_windows(ids.tolist(), int(lm.prefix_token_id), window))
+    for place, own in enumerate(documents):
+        for number, ids in enumerate(own):
+            windows = list(_windows(ids, int(lm.prefix_token_id), window))
             pairs += windows
             owners += [(place, number)] * len(windows)
     answers = lm.score_tokens(pairs)
-    losses: list[dict[int, list[float]]] = [{} for _ in held_out]
+    losses: list[dict[int, Sums]] = [{} for _ in documents]
     for (place, number), (_, _, targets), (logprob, _) in zip(owners, pairs, answers, strict=True):
-        sums = losses[place].setdefault(number, [0.0, 0.0])
-        sums[0] -= logprob
-        sums[1] += len(targets)
-    return [
-        _entry(source, list(own.values()), config.resamples, seed)
-        for source, own in zip(held_out, losses, strict=True)
-        if own
-    ]
+        loss, tokens = losses[place].get(number, (0.0, 0))
+        losses[place][number] = (loss - logprob, tokens + len(targets))
+    return [list(own.values()) for own in losses]
+
+
+def _by_context(
+    lm: MeditronLM, documents: Sequence[Sequence[list[int]]], config: PerplexityConfig, seed: int
+) -> dict[int, list[dict[str, Any]]]:
+    """Place of each source with long documents to their perplexity at every context that the model has."""
+    contexts = [length for length in config.contexts if length <= lm.max_length]
+    if not contexts:
+        return {}
+    longest = max(config.contexts)
+    long = [[ids for ids in own if len(ids) >= longest] for own in documents]
+    points: dict[int, list[dict[str, Any]]] = {place: [] for place, own in enumerate(long) if own}
+    if not points:
+        console().print(f"{lm.label}: no document has {longest:,} tokens, so no window is compared")
+    for context in contexts:
+        losses = _losses(lm, long, context)
+        for place, found in points.items():
+            own = losses[place]
+            point = {"context": context, "documents": len(own), "tokens": sum(size for _, size in own)}
+            found.append(point | _figures(own, config.resamples, seed))
+    return points
 
 
 def _windows(ids: list[int], prefix: int, window: int) -> Iterator[Pair]:
@@ -116,23 +145,28 @@ def _windows(ids: list[int], prefix: int, window: int) -> Iterator[Pair]:
         yield None, [ids[begin - 1] if begin else prefix], ids[begin : begin + window]
 
 
-def _entry(source: HeldOut, documents: list[list[float]], resamples: int, seed: int) -> dict[str, Any]:
-    losses, sizes = [loss for loss, _ in documents], [size for _, size in documents]
-    loss = math.fsum(losses) / sum(sizes)
-    entry: dict[str, Any] = {
+def _entry(source: HeldOut, documents: Sequence[Sums], resamples: int, seed: int) -> dict[str, Any]:
+    total = math.fsum(loss for loss, _ in documents)
+    return {
         "source": source.source,
         "kind": source.kind,
-        "tokens": int(sum(sizes)),
+        "tokens": sum(size for _, size in documents),
         "documents": len(documents),
-        "loss": loss,
-        "perplexity": _perplexity(loss),
-        "bits_per_byte": math.fsum(losses) / math.log(2) / sum(len(text.encode()) for text in source.texts),
+        **_figures(documents, resamples, seed),
+        "bits_per_byte": total / math.log(2) / sum(len(text.encode()) for text in source.texts),
+        "document_losses": [list(document) for document in documents],
     }
-    entry["document_losses"] = [[loss, int(size)] for loss, size in documents]
+
+
+def _figures(documents: Sequence[Sums], resamples: int, seed: int) -> dict[str, Any]:
+    """Loss per token, perplexity, and an interval where there are documents enough."""
+    losses, sizes = [loss for loss, _ in documents], [float(size) for _, size in documents]
+    loss = math.fsum(losses) / sum(sizes)
+    figures: dict[str, Any] = {"loss": loss, "perplexity": _perplexity(loss)}
     if interval := ratio_interval(losses, sizes, resamples, seed):
-        entry["ci"] = [_perplexity(bound) for bound in interval]
-        entry["ci_method"] = "bootstrap over documents, 95%"
-    return entry
+        figures["ci"] = [_perplexity(bound) for bound in interval]
+        figures["ci_method"] = "bootstrap over documents, 95%"
+    return figures
 
 
 def _perplexity(loss: float) -> float:

@@ -23,7 +23,7 @@ HASHED = (
 """Settings of an lm-eval task that decide what a model is asked and how its answer is read."""
 
 ASKED_BY = {"passkey": ("answer", "generate")}
-"""Forms of questions that not every protocol can ask; the numbers of a pass-key are never shown."""
+"""Forms of questions that not every protocol can ask; the options of a pass-key are never shown."""
 ROTATED = ("letter", "generate")
 """Protocols that show the options, and cost too little for their order to be a question of cost."""
 

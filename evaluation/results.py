@@ -11,7 +11,7 @@ import numpy as np
 from evaluation.asking import Asked
 from evaluation.contamination import Contaminated
 from evaluation.extract import vote
-from evaluation.questions import Bad
+from evaluation.questions import Bad, Question
 from evaluation.statistics import (
     ACCURACY_METHOD,
     RESAMPLES,
@@ -23,6 +23,8 @@ from evaluation.statistics import (
 from meditron.files import atomic_write
 
 Record = dict[str, Any]
+DEPTHS = 5
+"""Parts of a text that accuracy on hidden facts is given by."""
 
 
 def to_sample(record: Mapping[str, Any], asked: Asked, contaminated: Contaminated | None) -> Record:
@@ -124,6 +126,8 @@ def task_entry(
         **diagnostics(samples),
         "seconds": round(seconds, 3),
     }
+    if places := by_place(samples, asked.loaded.questions):
+        entry["by_place"] = places
     if asked.protocol.kind == "vote":
         entry["ties"] = sum(sample["tie"] for sample in samples)
     if len(orders) > 1:
@@ -131,6 +135,20 @@ def task_entry(
     if "contaminated" in samples[0]:
         entry["contamination"] = _contamination(samples)
     return entry | (_over_seeds(seeds) if len(seeds) > 1 else {})
+
+
+def by_place(samples: Sequence[Record], questions: Sequence[Question]) -> list[Record]:
+    """Accuracy on hidden facts by the length of the text and the part of it in which they stand."""
+    places = {question.id: question.place for question in questions}
+    groups: dict[tuple[int, int], list[Record]] = {}
+    for sample in samples:
+        if place := places[sample["id"]]:
+            part = min(int(place.depth * DEPTHS), DEPTHS - 1)
+            groups.setdefault((place.length, part), []).append(sample)
+    return [
+        {"length": length, "depth": [part / DEPTHS, (part + 1) / DEPTHS], **accuracy(own)}
+        for (length, part), own in sorted(groups.items())
+    ]
 
 
 def _contamination(samples: Sequence[Record]) -> Record:

@@ -22,6 +22,16 @@ _LETTERED = re.compile(r"\s*\(?([A-J])[.):]\s+")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a fact is hidden."""
+
+    length: int
+    """Tokens of the text, about."""
+    depth: float
+    """0 for the beginning, 1 for the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Question:
     """A question with one right option."""
 
@@ -37,6 +47,8 @@ class Question:
     """Text that precedes the question; may be empty."""
     subject: str = ""
     """What accuracies are also given by; may be empty."""
+    place: Place | None = None
+    """Where the answer is hidden in the context, where that is what is asked about."""
 
     def __post_init__(self) -> None:
         if not self.question.strip():

@@ -171,7 +171,7 @@ def _conversations(path: Path) -> Json:
 def _add_evaluation(page: Page) -> None:
     recipe, notes = page.recipe, page.notes
     output = Path(str(recipe.evaluate.output))
-    page.models = read_results(output, list(recipe.evaluate.models), notes)
+    page.models = read_results(output, [*recipe.evaluate.models, *recipe.evaluate.variants], notes)
     page.tasks = task_rows(page.models, notes)
     page.perplexity = perplexity_rows(page.models)
     page.questions = question_sets(page.tasks, page.models, recipe.report.questions_per_task, notes)

@@ -6,7 +6,7 @@ The plot is as wide as the page lets it be and of a fixed height. So the lines a
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from evaluation.report.numbers import short, significant
@@ -18,6 +18,8 @@ BOX = 1000
 """Width and height of the stretched box."""
 LABEL_HEIGHT = 15
 """Least distance of two labels, CSS pixels."""
+TICK_ROOM = 0.08
+"""Least distance of two labels of the x axis, share of its length."""
 MAX_POINTS = 2000
 """Points of a curve beyond which it is thinned."""
 DOTS_UP_TO = 40
@@ -56,6 +58,8 @@ class Chart:
     """Whether the y axis begins at 0."""
     logarithmic: bool = False
     """Whether the y axis is logarithmic."""
+    x_logarithmic: bool = False
+    """Whether the x axis is; its ticks are then the points' own places."""
     marks: Sequence[float] = ()
     """Places on the x axis to point out."""
     note: str = ""
@@ -182,7 +186,7 @@ def draw(chart: Chart) -> Plot | None:
         return None
     thinned = {s.name: thin(s.points) for s in series}
     everything = [point for points in thinned.values() for point in points]
-    x_scale = _x_scale([x for x, _ in everything])
+    x_scale = _x_scale([x for x, _ in everything], chart.x_logarithmic)
     y_scale = _y_scale([y for _, y in everything], chart)
     y_values = (
         log_ticks(y_scale.low, y_scale.high) if y_scale.logarithmic else ticks(y_scale.low, y_scale.high)
@@ -195,8 +199,7 @@ def draw(chart: Chart) -> Plot | None:
         labels=_labels(named, y_scale) if len(named) > 1 else [],
         x_ticks=[
             Tick(at=round(100 * x_scale(x), 2), text=f"{x:,.0f}")
-            for x in ticks(x_scale.low, x_scale.high, about=6)
-            if x == int(x)
+            for x in _x_ticks(x_scale, {x for x, _ in everything})
         ],
         y_ticks=[Tick(at=round(100 * (1 - y_scale(y)), 2), text=_tick_text(y)) for y in y_values],
         marks=[round(100 * x_scale(x), 2) for x in chart.marks if x_scale.low <= x <= x_scale.high],
@@ -205,9 +208,20 @@ def draw(chart: Chart) -> Plot | None:
     )
 
 
-def _x_scale(values: Sequence[float]) -> Scale:
+def _x_scale(values: Sequence[float], logarithmic: bool) -> Scale:
     low, high = min(values), max(values)
-    return Scale(low, high if high > low else low + 1)
+    return Scale(low, high if high > low else low + 1, logarithmic)
+
+
+def _x_ticks(scale: Scale, places: Collection[float]) -> list[float]:
+    """Whole numbers; on a logarithmic axis the points' own places, as far as their labels have room."""
+    if not scale.logarithmic:
+        return [x for x in ticks(scale.low, scale.high, about=6) if x == int(x)]
+    shown: list[float] = []
+    for x in sorted(places):
+        if not shown or scale(x) - scale(shown[-1]) > TICK_ROOM:
+            shown.append(x)
+    return shown
 
 
 def _y_scale(values: Sequence[float], chart: Chart) -> Scale:

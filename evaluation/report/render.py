@@ -17,6 +17,7 @@ from evaluation.report import numbers, published
 from evaluation.report.build import Page
 from evaluation.report.diagnostics import reliability_plot
 from evaluation.report.flow import facts, flow, stage_rows
+from evaluation.report.long_plots import heat_map, long_plots
 from evaluation.report.plot import Plot, script_json
 from evaluation.report.summary import cards
 from evaluation.report.tracks import accuracy_tracks, perplexity_tracks
@@ -54,6 +55,8 @@ def render(page: Page, output: Path) -> str:
         perplexity_tracks=perplexity_tracks(page.perplexity, page.labels),
         accuracy_tracks=accuracy_tracks(page.tasks, page.labels),
         reliability=_reliability(page),
+        long=long_plots(page.tasks, page.perplexity, page.labels),
+        maps=[heat_map(row) for row in page.tasks if row.places],
         quoted=[_quoted(page, index) for index in range(len(page.tasks))],
         quoted_source=published.SOURCE,
         paired=any(change.interval for row in page.perplexity for change in row.changes.values()),

@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluation.report.compare import Bounds, Change, Score, compare_accuracies, compare_perplexities
 from evaluation.report.diagnostics import Diagnosis, diagnose
+from evaluation.report.long import Place, read_contexts, read_places
 from evaluation.report.reading import Json, Notes, number, read_json, read_lines
 from meditron.manifest import read_manifest
 
@@ -64,6 +65,8 @@ class TaskRow:
     """Subject to model label to accuracy."""
     diagnoses: Mapping[str, Diagnosis] = field(default_factory=dict)
     """Model label to what explains its accuracy."""
+    places: Mapping[str, Sequence[Place]] = field(default_factory=dict)
+    """Model label to its accuracy on hidden facts, where that is what is asked about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,8 @@ class PerplexityRow:
     """Model label to its perplexity."""
     changes: Mapping[str, Change]
     """Label of each later model to its change."""
+    contexts: Mapping[str, Sequence[tuple[int, Score]]] = field(default_factory=dict)
+    """Model label to window and perplexity of long documents, the shortest window first."""
 
 
 def read_results(output: Path, order: Sequence[str], notes: Notes) -> list[ModelResults]:
@@ -107,6 +112,7 @@ def _read_one(folder: Path) -> ModelResults:
         _accuracy(entry)
         _subjects({folder.name: entry})
         diagnose(entry)
+        read_places(entry)
     for entry in content.get("perplexity", []):
         _perplexity_row(str(entry["source"]), {folder.name: entry})
     return ModelResults(label=folder.name, folder=folder, content=content)
@@ -154,6 +160,7 @@ def _task_row(
         },
         subjects=_subjects(entries),
         diagnoses={label: diagnose(entry) for label, entry in entries.items()},
+        places={label: read_places(entry) for label, entry in entries.items() if entry.get("by_place")},
     )
 
 
@@ -219,4 +226,5 @@ def _perplexity_row(source: str, entries: Mapping[str, Json]) -> PerplexityRow:
         documents=any_entry.get("documents"),
         scores=scores,
         changes={label: compare_perplexities(scores[first], scores[label]) for label in later},
+        contexts={label: read_contexts(entry) for label, entry in entries.items() if entry.get("by_context")},
     )

@@ -19,6 +19,7 @@ from meditron.config.evaluation import (
     PasskeyConfig,
     PerplexityConfig,
     TaskConfig,
+    VariantConfig,
 )
 from meditron.config.finetune import FinetuneConfig
 from meditron.config.generate import GenerateConfig
@@ -53,5 +54,6 @@ __all__ = [
     "TaskConfig",
     "TokenizeConfig",
     "TrainClassifierConfig",
+    "VariantConfig",
     "resolve",
 ]

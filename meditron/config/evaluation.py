@@ -1,7 +1,7 @@
 """Configuration of evaluation."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from meditron.config.check import require, require_choice
 
@@ -35,12 +35,15 @@ class ColumnsConfig:
 
 @dataclass(kw_only=True)
 class PasskeyConfig:
-    """Pass-key retrieval: a number hidden in a long text (arXiv 2305.16300, section 4.2)."""
+    """Pass-key retrieval: a fact hidden in a long text (arXiv 2305.16300, section 4.2)."""
 
+    text: Literal["filler", "record"] = "filler"
+    """What hides it: filler (a number among the paper's sentences about grass and sky) or record (the drug
+    that a patient must not get, among the daily notes of a long hospital stay)."""
     lengths: list[int] = field(default_factory=lambda: [512, 1024])
     """Lengths of prompt and answer in words, marks and digits; the tokens of a Llama are about as many."""
     questions: int = 20
-    """Questions of each length; the number lies at depths evenly spread over the text."""
+    """Questions of each length; the fact lies at depths evenly spread over the text."""
 
     def __post_init__(self) -> None:
         key = "evaluate.tasks.passkey"
@@ -76,7 +79,8 @@ class TaskConfig:
     passkey: PasskeyConfig = field(default_factory=PasskeyConfig)
     """passkey: how long the texts are."""
     limit: int | None = None
-    """Ask only so many questions, drawn evenly over the file (of mmlu: over each subject's). Default: all."""
+    """Ask only so many questions, drawn evenly over the file (of mmlu: over each subject's). Default: all.
+    Not for passkey, which has `passkey.questions`."""
     shots: int = 0
     """Solved examples before each question."""
     shots_path: str | list[str] | None = None
@@ -100,6 +104,8 @@ class TaskConfig:
         require(self.format != "mmlu" or not on_hub, "evaluate.tasks.path", self.path, rule)
         require(has_files or not self.shots, "evaluate.tasks.shots", self.shots, "has no use for passkey")
         limit = self.limit
+        rule = "has no use for passkey; set evaluate.tasks.passkey.questions"
+        require(has_files or limit is None, "evaluate.tasks.limit", limit, rule)
         require(limit is None or limit > 0, "evaluate.tasks.limit", limit, "must be positive")
         require(self.shots >= 0, "evaluate.tasks.shots", self.shots, "is negative")
         first = self.first_answer
@@ -144,6 +150,10 @@ class PerplexityConfig:
     window: int = 1024
     """Tokens of one window; a longer document is cut into windows, each conditioned on nothing before
     it but one token."""
+    contexts: list[int] = field(default_factory=list)
+    """Measure long documents with windows of these lengths (tokens) as well: what a longer context is worth.
+    Long are the documents of at least the longest window, so that all windows see the same text; a model
+    reads no window longer than its own limit. Default: none."""
     resamples: int = 10_000
     """Bootstrap samples of documents for the 95 % interval."""
 
@@ -151,6 +161,8 @@ class PerplexityConfig:
         most = self.max_characters
         require(most is None or most > 0, "evaluate.perplexity.max_characters", most, "must be positive")
         require(self.window > 1, "evaluate.perplexity.window", self.window, "must be at least 2")
+        rising = self.contexts == sorted(set(self.contexts)) and min(self.contexts, default=2) > 1
+        require(rising, "evaluate.perplexity.contexts", self.contexts, "must rise and be at least 2")
         require(self.resamples > 0, "evaluate.perplexity.resamples", self.resamples, "must be positive")
 
 
@@ -178,6 +190,16 @@ class GenerationConfig:
 
 
 @dataclass(kw_only=True)
+class VariantConfig:
+    """A model with other settings of inference."""
+
+    model: str
+    """Label of the model in `evaluate.models`."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Entries of its `config.json` that are changed when it is loaded, such as `landmark_top_k: 2`."""
+
+
+@dataclass(kw_only=True)
 class EvaluateConfig:
     """Benchmarks and perplexity."""
 
@@ -186,6 +208,8 @@ class EvaluateConfig:
     models: dict[str, str] = field(default_factory=dict)
     """Label of each model to its Hugging Face folder. Default: `base` (model.base), `pretrained` (what
     `export` writes) and `finetuned` (what `finetune` writes), as far as the recipe has them."""
+    variants: dict[str, VariantConfig] = field(default_factory=dict)
+    """Label of each model that is evaluated again with other settings of inference to what they are."""
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     """Name of each set of questions to where and how it is read."""
     protocols: list[str] = field(default_factory=lambda: ["letter", "answer"])
@@ -236,8 +260,20 @@ class EvaluateConfig:
         for name in ("batch_tokens", "max_length"):
             value = getattr(self, name)
             require(value is None or value >= 16, f"evaluate.{name}", value, "must be at least 16")
-        for kind, names in (("models", self.models), ("tasks", self.tasks)):
+        for label, variant in self.variants.items():
+            rule = "is changed by no entry; name one, such as landmark_top_k"
+            require(bool(variant.settings), f"evaluate.variants.{label}.settings", variant.settings, rule)
+            rule = "computes every model as its config.json says; set evaluate.backend to torch"
+            require(self.backend != "vllm", f"evaluate.variants.{label}", self.backend, rule)
+        for kind, names in (("models", self.models), ("variants", self.variants), ("tasks", self.tasks)):
             for name in names:
                 valid = bool(name) and all(letter.isalnum() or letter in "-_." for letter in name)
                 rule = "cannot name a file: use letters, digits, '-', '_', '.'"
                 require(valid and name[0] != ".", f"evaluate.{kind}", name, rule)
+
+    def check_variants(self) -> None:
+        """Refuse a variant of a model that is not evaluated; raises ConfigError."""
+        for label, variant in self.variants.items():
+            require_choice(variant.model, self.models, f"evaluate.variants.{label}.model")
+            is_new = label not in self.models
+            require(is_new, "evaluate.variants", label, "is a model's label; choose another")

@@ -79,6 +79,7 @@ def resolve(recipe: Recipe) -> Recipe:
     fill(recipe.evaluate, output=str(work / "results"))
     fill(recipe.evaluate.perplexity, corpus=recipe.curate.output or "")
     recipe.evaluate.models = recipe.evaluate.models or _models(recipe)
+    recipe.evaluate.check_variants()
     fill(recipe.report, output=str(work / "report.html"))
     for option in parse_options(recipe.model.options):
         option.check_recipe(recipe)

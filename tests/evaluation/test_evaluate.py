@@ -19,6 +19,7 @@ from meditron.config import (
     PerplexityConfig,
     Recipe,
     TaskConfig,
+    VariantConfig,
     resolve,
 )
 from meditron.config.loading import dump_recipe
@@ -212,6 +213,11 @@ def test_rotated_options_and_pass_keys(recipe: Recipe) -> None:
     assert ("passkey", "letter") not in entries
     assert set(entries["passkey", "answer"]["subjects"]) == {"length 100", "length 200"}
     assert entries["passkey", "answer"]["chance"] == pytest.approx(0.1)
+    places = entries["passkey", "answer"]["by_place"]
+    assert [(one["length"], one["depth"]) for one in places] == [
+        (length, depth) for length in (100, 200) for depth in ([0.0, 0.2], [0.8, 1.0])
+    ]
+    assert sum(one["correct"] for one in places) == entries["passkey", "answer"]["correct"]
     found = entries["medqa", "letter"]["orders"]
     assert found["count"] == 4
     assert found["accuracies"][0] == entries["medqa", "letter"]["accuracy"]
@@ -257,6 +263,30 @@ def test_models_side_by_side(recipe: Recipe, tmp_path: Path, capsys: pytest.Capt
     stage = BY_NAME["evaluate"]
     assert stage.left_out(recipe) is None
     assert stage.finished_identity(recipe) is not None
+
+
+def test_a_variant_is_the_model_with_other_settings(recipe: Recipe) -> None:
+    recipe.evaluate.tasks = {"medqa": recipe.evaluate.tasks["medqa"]}
+    recipe.evaluate.perplexity.enabled = False
+    small = VariantConfig(
+        model="base", settings={"rope_parameters": {"rope_type": "default", "rope_theta": 3}}
+    )
+    recipe.evaluate.variants = {"turned": small}
+    main(resolve(recipe))
+    plain, turned = (results(recipe, label)["model"] for label in ("base", "turned"))
+    assert turned["settings"] == small.settings
+    assert turned["path"] == plain["path"]
+    assert turned["identity"] != plain["identity"]  # so its answers are not taken from the cache
+    assert results(recipe, "turned")["answers"]["from_cache"] == 0
+    recipe.evaluate.variants = {"x": VariantConfig(model="base", settings={"rope_thta": 3})}
+    with pytest.raises(ConfigError, match=r"evaluate\.variants\.x\.settings: 'rope_thta' is unknown"):
+        main(recipe)
+    recipe.evaluate.variants = {"x": VariantConfig(model="bas", settings={"rope_theta": 3})}
+    with pytest.raises(ConfigError, match=r"variants\.x\.model: 'bas' is unknown; did you mean 'base'"):
+        resolve(recipe)
+    recipe.evaluate.variants = {"base": VariantConfig(model="base", settings={"rope_theta": 3})}
+    with pytest.raises(ConfigError, match=r"'base' is a model's label; choose another"):
+        resolve(recipe)
 
 
 def test_models_that_are_refused(recipe: Recipe, tmp_path: Path) -> None:
@@ -318,6 +348,10 @@ def test_the_command(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixtu
         ({"max_bad_fraction": 1.5}, r"evaluate\.max_bad_fraction: 1\.5"),
         ({"batch_tokens": 3}, r"evaluate\.batch_tokens: 3 must be at least 16"),
         ({"models": {"../x": "y"}}, r"evaluate\.models: '\.\./x' cannot name a file"),
+        (
+            {"variants": {"x": VariantConfig(model="y")}},
+            r"evaluate\.variants\.x\.settings: \{\} is changed by",
+        ),
     ],
 )
 def test_settings_that_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from evaluation.perplexity import measure, read_held_out
 from meditron.config import PerplexityConfig
-from meditron.errors import InputError, ManifestError
+from meditron.errors import ConfigError, InputError, ManifestError
 from meditron.manifest import write_manifest
 from meditron.tokenizers import load_tokenizer
 from tests.evaluation.adapter.test_score import make_lm
@@ -57,11 +57,46 @@ def test_windows_cut_long_documents(model_folder: Path, tmp_path: Path) -> None:
     assert whole["loss"] != cut["loss"]
 
 
+def test_a_longer_window_is_measured_on_the_same_long_documents(model_folder: Path, tmp_path: Path) -> None:
+    corpus = str(write_corpus(tmp_path / "corpus"))
+    held_out, _ = read_held_out(PerplexityConfig(corpus=corpus))
+    lm = make_lm(model_folder, tmp_path / "cache")
+    lengths = [len(ids) for ids in load_tokenizer(model_folder).encode_batch(held_out[0].texts)]
+    longest = sorted(lengths)[-2]  # two of the four documents have so many tokens
+    config = PerplexityConfig(contexts=[10, longest])
+    for entry in measure(lm, held_out, config, seed=1):
+        points = entry["by_context"]
+        assert [point["context"] for point in points] == [10, longest]
+        assert len({point["tokens"] for point in points}) == 1
+    long = [one for one, size in zip(held_out[0].texts, lengths, strict=True) if size >= longest]
+    held_out[0].texts = long
+    alone = measure(lm, held_out[:1], PerplexityConfig(window=longest), seed=1)[0]
+    first = measure(lm, held_out[:1], config, seed=1)[0]["by_context"][1]
+    assert (first["loss"], first["documents"], first["ci"]) == (alone["loss"], 2, alone["ci"])
+
+
+def test_contexts_beyond_the_model_and_without_documents_are_left_out(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    held_out, _ = read_held_out(PerplexityConfig(corpus=str(write_corpus(tmp_path / "corpus"))))
+    lm = make_lm(model_folder, tmp_path / "cache")
+    assert "by_context" not in measure(lm, held_out, PerplexityConfig(contexts=[16, 100_000]), seed=1)[0]
+    lm._max_length = 20
+    points = measure(lm, held_out, PerplexityConfig(contexts=[16, 24]), seed=1)[0]["by_context"]
+    assert [point["context"] for point in points] == [16]
+
+
 def test_a_limit_of_characters_is_the_same_text_for_every_model(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus")
     held_out, _ = read_held_out(PerplexityConfig(corpus=str(corpus), max_characters=200))
     assert [sum(map(len, one.texts)) for one in held_out] == [200, 200]
     assert len(held_out[0].texts) == 2
+
+
+@pytest.mark.parametrize("contexts", [[1], [64, 32], [32, 32]])
+def test_contexts_that_are_refused(contexts: list[int]) -> None:
+    with pytest.raises(ConfigError, match=r"perplexity\.contexts: .* must rise and be at least 2"):
+        PerplexityConfig(contexts=contexts)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_the_pass_key_prompt(tmp_path: Path) -> None:
         assert first.startswith("There is an important info hidden inside a lot of irrelevant text.")
         assert first.endswith("\n\nWhat is the pass key? The pass key is")
         assert "A. " not in first
-        assert asked.metric == "acc"
+        assert asked.metric == ("acc_norm" if protocol == "answer" else "acc")
     with pytest.raises(ConfigError, match=r"'passkey' is asked by answer and generate only"):
         ask(tmp_path, "letter", **settings)
 

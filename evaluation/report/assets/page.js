@@ -23,13 +23,14 @@
     const xs = series.flatMap((one) => one.x);
     const first = xs.reduce((a, b) => Math.min(a, b));
     const last = Math.max(xs.reduce((a, b) => Math.max(a, b)), first + 1e-9);
+    const [scaled, unscaled] = area.dataset.xScale === "log" ? [Math.log, Math.exp] : [(x) => x, (x) => x];
     const cursor = make("div", { class: "cursor" });
     const tip = make("div", { class: "tip" });
     area.append(cursor, tip);
     const show = (event) => {
       const box = area.getBoundingClientRect();
       const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-      const x = first + share * (last - first);
+      const x = unscaled(scaled(first) + share * (scaled(last) - scaled(first)));
       const reference = series.reduce((a, b) => (b.x.length > a.x.length ? b : a));
       const at = reference.x[nearest(reference.x, x)];
       const rows = series.map((one) => {
@@ -39,7 +40,7 @@
           make("span", { class: "key" }), one.name + step);
       });
       tip.replaceChildren(make("div", {}, `${area.dataset.xLabel} ${at.toLocaleString("en")}`), ...rows);
-      const left = (at - first) / (last - first) * box.width;
+      const left = (scaled(at) - scaled(first)) / (scaled(last) - scaled(first)) * box.width;
       cursor.style.cssText = `display:block;left:${left}px`;
       tip.style.display = "block";
       tip.style.left = `${Math.max(0, Math.min(left + 10, box.width - tip.offsetWidth))}px`;
