@@ -1,9 +1,10 @@
 """What a generated token and a training step cost with landmark attention, against full attention.
 
-Usage: python benchmarks/landmark_cost.py [--layers 30] [--tokens 12] [--rounds 5]
-Both models have the same weights, of SmolLM2-135M's shape, in fp32. A context of n tokens is
-put into the caches as random keys and values, because its reading does not matter for the cost of the next
-token. The alternatives run in turns; medians are printed.
+Usage: python benchmarks/landmark_cost.py [--parts generation 504 2016] [--layers 30] [--rounds 5]
+Both models have the same weights, of SmolLM2-135M's shape, in fp32. A context of n tokens is put into the
+caches as random keys and values, because its reading does not matter for the cost of the next token. Full
+attention has transformers' two caches: the usual one, which grows by copying, and the static one, which has
+all its room from the start. The alternatives run in turns; medians are printed.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
 
 from meditron.models.options.landmark.memory import LayerBlocks
 from meditron.models.options.landmark.modeling_landmark import LandmarkLlamaConfig, LandmarkLlamaForCausalLM
@@ -41,12 +42,17 @@ LANDMARKS = {
 }
 
 
-def full_cache(model: Any, tokens: int) -> DynamicCache:
-    config, cache = model.config, DynamicCache(config=model.config)
+def fill(cache: Any, model: Any, tokens: int) -> Any:
+    config = model.config
     for layer in range(config.num_hidden_layers):
         shape = (1, config.num_key_value_heads, tokens, config.head_dim)
         cache.update(torch.randn(shape), torch.randn(shape), layer)
     return cache
+
+
+def full_caches(model: Any, tokens: int) -> tuple[Any, Any]:
+    static = StaticCache(config=model.config, max_cache_len=tokens + 512)
+    return fill(DynamicCache(config=model.config), model, tokens), fill(static, model, tokens)
 
 
 def block_memory(model: Any, tokens: int) -> Any:
@@ -76,18 +82,19 @@ def seconds_of_a_token(model: Any, cache: Any, tokens: int) -> float:
 
 
 def generation(plain: Any, landmark: Any, tokens: int, rounds: int) -> None:
-    print("| context | full, ms a token | landmark, ms | ratio | full, MB read | landmark, MB | ratio |")
-    print("|---|---|---|---|---|---|---|")
+    print("| context | full, ms a token | full, static cache, ms | landmark, ms | ratios "
+          "| full, MB read | landmark, MB | ratio |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|")
     for context in CONTEXTS:
-        caches = full_cache(plain, context), block_memory(landmark, context)
-        pairs = [
-            (seconds_of_a_token(plain, caches[0], tokens), seconds_of_a_token(landmark, caches[1], tokens))
-            for _ in range(rounds)
-        ]
-        full, ours = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
-        held = sum(2 * layer.keys.numel() * 4 for layer in caches[0].layers) / 1e6
-        read = caches[1].read_bytes / 1e6
-        print(f"| {context} | {full:.1f} | {ours:.1f} | {full / ours:.1f} | {held:.1f} | {read:.2f} "
+        growing, static = full_caches(plain, context)
+        memory = block_memory(landmark, context)
+        runs = ((plain, growing), (plain, static), (landmark, memory))
+        times = [[seconds_of_a_token(*run, tokens) for run in runs] for _ in range(rounds)]
+        usual, fixed, ours = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
+        held = sum(2 * layer.keys.numel() * 4 for layer in growing.layers) / 1e6
+        read = memory.read_bytes / 1e6
+        ratios = f"{usual / ours:.1f}, {fixed / ours:.1f}"
+        print(f"| {context} | {usual:.1f} | {fixed:.1f} | {ours:.1f} | {ratios} | {held:.1f} | {read:.2f} "
               f"| {held / read:.1f} |", flush=True)  # fmt: skip
 
 
@@ -98,9 +105,10 @@ def step(model: Any, ids: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def training(plain: Any, landmark: Any, rounds: int) -> None:
+def training(plain: Any, landmark: Any, lengths: list[int], rounds: int) -> None:
     print("\n| training step | full attention, s | landmark, s | ratio |\n|---|---|---|---|")
-    for rows, length in ((4, 504), (1, 2016)):
+    for length in lengths:
+        rows = 2016 // length
         ids = torch.randint(49151, (rows, length))
         runs: list[Callable[[], float]] = [lambda: step(plain, ids), lambda: step(landmark, ids)]  # noqa: B023
         pairs = [tuple(run() for run in runs) for _ in range(rounds + 1)][1:]
@@ -110,6 +118,7 @@ def training(plain: Any, landmark: Any, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=["generation", "504", "2016"])
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--tokens", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
@@ -121,8 +130,11 @@ def main() -> None:
     landmark.load_state_dict(plain.state_dict())
     print(f"torch {version('torch')}, transformers {version('transformers')}, {platform.machine()}, "
           f"{os.cpu_count()} cores, {arguments.layers} layers")  # fmt: skip
-    generation(plain, landmark, arguments.tokens, arguments.rounds)
-    training(plain.train(), landmark.train(), arguments.rounds)
+    if "generation" in arguments.parts:
+        generation(plain, landmark, arguments.tokens, arguments.rounds)
+    lengths = [int(part) for part in arguments.parts if part.isdigit()]
+    if lengths:
+        training(plain.train(), landmark.train(), lengths, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Proof that the Megatron form of a model computes what the Hugging Face form computes.
 
-Both are run a layer at a time, so that a comparison holds two layers and not two models.
+Both are run a layer at a time, so that a comparison holds two layers and not two models; options that change
+how layers are put together need whole ones.
 """
 
 import os
@@ -9,17 +10,21 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from meditron.errors import InputError, MeditronError, ParityError
+from meditron.manifest import MANIFEST, package_versions, read_manifest
 from meditron.models.architecture import Architecture, read_architecture
 from meditron.models.safetensors_folder import FolderWeights
 
 TOLERANCE = 1e-4
 """Largest absolute difference of fp32 logits that counts as equal."""
 SEQUENCE_LENGTH = 64
+COMPUTING = ("meditron", "torch", "transformers", "megatron-core")
+"""Packages whose version decides whether a comparison still holds."""
 ParameterReader = Callable[[str, torch.Size], Tensor]
 
 
@@ -34,11 +39,29 @@ def probe_tokens(architecture: Architecture) -> Tensor:
 @torch.no_grad()
 def huggingface_logits(folder: str | Path, tokens: Tensor) -> Tensor:
     """Logits of the folder's model by transformers' own layers: tokens [b, s] to fp32 [b, s, vocabulary]."""
+    architecture = read_architecture(folder)
+    layerwise = all(option.layerwise for option in architecture.options)
+    logits = _huggingface_by_layers if layerwise else _huggingface_whole
+    return logits(architecture, FolderWeights(folder), tokens)
+
+
+def _huggingface_whole(architecture: Architecture, weights: FolderWeights, tokens: Tensor) -> Tensor:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model: Any = LlamaForCausalLM(LlamaConfig(**architecture.to_hf()))
+    model = model.float().eval()
+    for name, parameter in model.named_parameters():
+        parameter.copy_(_rows(weights, name, len(parameter)))
+    for option in architecture.options:
+        option.adapt_hf_model(model)
+    logits: Tensor = model(tokens, use_cache=False).logits
+    return logits
+
+
+def _huggingface_by_layers(architecture: Architecture, weights: FolderWeights, tokens: Tensor) -> Tensor:
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
 
-    architecture = read_architecture(folder)
-    weights = FolderWeights(folder)
     config = LlamaConfig(**architecture.to_hf())
     config._attn_implementation = "sdpa"
     hidden = _rows(weights, "model.embed_tokens.weight", architecture.vocab_size)[tokens]
@@ -81,9 +104,15 @@ def megatron_logits(architecture: Architecture, read: ParameterReader, tokens: T
     from meditron.models.megatron.parallel import alone
     from meditron.models.megatron.weights import global_names
 
+    positions = torch.arange(tokens.shape[1])[None].expand_as(tokens)
     with alone():
+        if not all(option.layerwise for option in architecture.options):
+            whole = build_model(architecture).eval()
+            for name, parameter in global_names(whole):
+                parameter.copy_(read(name, parameter.shape))
+            logits: Tensor = whole(tokens, positions, attention_mask=None)
+            return logits[..., : architecture.vocab_size]
         model = build_model(replace(architecture, num_hidden_layers=1)).eval()
-        positions = torch.arange(tokens.shape[1])[None].expand_as(tokens)
         hidden: Tensor | None = None
         for number in range(architecture.num_hidden_layers):
             for name, parameter in global_names(model, layer_offset=number):
@@ -137,6 +166,19 @@ def check_parity(folder: str | Path, *, tolerance: float = TOLERANCE) -> float:
         architecture, lambda name, shape: shard_from_hf(name, shape, architecture, weights), tokens
     )
     return require_equal(huggingface_logits(folder, tokens), other, str(folder), tolerance)
+
+
+def was_compared(folder: str | Path) -> bool:
+    """Whether the stage that wrote a folder has compared its two forms, with the libraries of now.
+
+    Raises:
+        ManifestError: the folder does not match its manifest.
+    """
+    if not (Path(folder) / MANIFEST).is_file():
+        return False
+    manifest, here = read_manifest(folder, kind="model"), package_versions()
+    same = all(manifest.packages.get(name) == here.get(name) for name in COMPUTING)
+    return same and "max_logit_difference" in manifest.extra
 
 
 def check_parity_apart(folder: str | Path) -> None:

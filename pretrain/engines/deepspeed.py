@@ -119,9 +119,8 @@ class DeepSpeedEngine:
         # Given a dtype, it takes bf16 on every CPU; without one, that of the settings.
         with zero.Init(config_dict_or_path=self._settings()) if cut else nullcontext():
             model: Any = LlamaForCausalLM(config)
-        for layer in model.model.layers:
-            for option in self._architecture.options:
-                option.adapt_hf_layer(layer)
+        for option in self._architecture.options:
+            option.adapt_hf_model(model)
         model.to(dtype)
         for name, parameter in model.named_parameters():
             with zero.GatheredParameters([parameter], modifier_rank=0) if cut else nullcontext():

@@ -1,7 +1,6 @@
 """A Llama as a Megatron-core `GPTModel`, on CPU and GPU, under tensor and pipeline parallelism.
 
-Shapes: s sequence, b batch, h hidden, n heads of this rank, g key/value heads of this rank, d head width,
-v vocabulary of this rank.
+Shapes: s sequence, b batch, h hidden, v vocabulary of this rank.
 """
 
 import warnings
@@ -13,8 +12,10 @@ from torch import Tensor
 
 from meditron.config.check import require
 from meditron.models.architecture import Architecture
+from meditron.models.megatron.attention import CausalAttention
 from meditron.models.megatron.cpu import quiet_import
 from meditron.models.megatron.cross_entropy import token_cross_entropy
+from meditron.models.megatron.fp8 import fp8_linears
 
 with quiet_import():
     from megatron.core import parallel_state, tensor_parallel
@@ -54,40 +55,6 @@ class RMSNorm(torch.nn.Module):
         """Normalise over the last axis."""
         normed = F.rms_norm(x_sbh.float(), (x_sbh.shape[-1],), eps=self.eps)
         return normed.to(x_sbh.dtype) * self.weight
-
-
-class CausalAttention(torch.nn.Module):
-    """Attention core on torch's `scaled_dot_product_attention`: flash on GPUs, no mask in memory."""
-
-    def __init__(self, config: TransformerConfig, **_: object) -> None:
-        super().__init__()
-        self.scale = config.kv_channels**-0.5
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None = None,
-        *_: object,
-        **__: object,
-    ) -> Tensor:
-        """Query [s, b, n, d], key and value [s, b, g, d] to [s, b, n d].
-
-        `attention_mask`, bool [b, 1, s, s], is true where a token may look; None is all before it.
-        """
-        q_bnsd, k_bgsd, v_bgsd = (x.permute(1, 2, 0, 3) for x in (query, key, value))
-        grouped = q_bnsd.shape[1] != k_bgsd.shape[1]
-        out_bnsd = F.scaled_dot_product_attention(
-            q_bnsd,
-            k_bgsd,
-            v_bgsd,
-            attn_mask=attention_mask,
-            is_causal=attention_mask is None,
-            scale=self.scale,
-            enable_gqa=grouped,
-        )
-        return out_bnsd.permute(2, 0, 1, 3).reshape(*query.shape[:2], -1)
 
 
 class MegatronLlama(GPTModel):  # type: ignore[misc]
@@ -244,6 +211,8 @@ def _build_chunk(
         vp_stage=stage,
     )
     _mark_cut_weights(model)
+    for option in architecture.options:
+        option.adapt_megatron_model(model)
     return model
 
 

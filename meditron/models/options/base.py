@@ -33,6 +33,9 @@ class ModelOption:
     """Name in recipes; set by `register_option`."""
     goes_with: ClassVar[frozenset[str]] = frozenset()
     """Names of the options that it can be combined with."""
+    layerwise: ClassVar[bool] = True
+    """Whether every layer stays a function of the one before it alone; proofs then hold one layer at a time.
+    False where layers are repeated, skipped or see one another, so that whole models are compared."""
 
     def check_recipe(self, recipe: "Recipe") -> None:
         """Refuse a recipe whose other settings contradict the option; raises ConfigError."""
@@ -65,9 +68,18 @@ class ModelOption:
     def adapt_hf_layer(self, layer: "nn.Module") -> None:
         """Change a `LlamaDecoderLayer`, in place, to what the option computes over slots."""
 
+    def adapt_hf_model(self, model: Any) -> None:  # noqa: ANN401 - transformers is not typed
+        """Change a `LlamaForCausalLM`, in place, to what is trained over slots: its layers, unless the option
+        changes more."""
+        for layer in model.model.layers:
+            self.adapt_hf_layer(layer)
+
     def adapt_layer_spec(self, spec: Any) -> Any:  # noqa: ANN401 - megatron is not typed
         """Megatron's `ModuleSpec` of one layer, with the option."""
         return spec
+
+    def adapt_megatron_model(self, model: Any) -> None:  # noqa: ANN401
+        """Change this rank's `GPTModel`, in place, where the option changes more than its layers."""
 
     @property
     def probe_length(self) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meditron.models.safetensors_folder import WeightSource
 
 TOKEN = "<landmark>"
-RETRIEVALS = ("head_token", "head", "token")
+RETRIEVALS = ("head_token", "head", "token")  # of retrieval.py, which imports torch
 _PREFIX = "landmark_"
 _FOLDER = "model.options.landmark"
 
@@ -122,7 +122,7 @@ class LandmarkConfig(ModelOption):
         """Copy the modelling files, which need torch and transformers alone."""
         import shutil
 
-        for name in ("attention.py", "memory.py", "slots.py", "modeling_landmark.py"):
+        for name in ("attention.py", "memory.py", "retrieval.py", "slots.py", "modeling_landmark.py"):
             shutil.copyfile(Path(__file__).parent / name, folder / name)
 
     def save_tokens(self, folder: Path) -> None:
@@ -134,9 +134,9 @@ class LandmarkConfig(ModelOption):
 
     def weights(self, weights: "WeightSource", base: "Architecture") -> "WeightSource":
         """The embedding with a last row that is the mean of the others."""
-        from meditron.models.options.landmark.tokens import MeanRow
+        from meditron.models.growing import MeanRows
 
-        return MeanRow(weights, base.vocab_size)
+        return MeanRows(weights, base.vocab_size, base.vocab_size + 1)
 
     def adapt_hf_layer(self, layer: "nn.Module") -> None:
         """Exchange the attention for one over slots."""

@@ -1,8 +1,6 @@
 """Landmark attention for megatron-core: another attention core in the layer's spec.
 
-The core sees whole sequences, also under sequence parallelism, and whole heads under tensor parallelism;
-where landmarks stand follows from the slot's number, so nothing else has to be passed to it.
-Shapes: s slots, b batch, n heads of this rank, g key/value heads of this rank, d head width.
+Where landmarks stand follows from the slot's number, so nothing else has to be passed to it.
 """
 
 import copy
@@ -11,15 +9,15 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from meditron.config.check import require
 from meditron.errors import EnvironmentMissingError
+from meditron.models.megatron.attention import AttentionCore
 from meditron.models.options.landmark.attention import landmark_attention
 
 
-class LandmarkCoreAttention(torch.nn.Module):
+class LandmarkCoreAttention(AttentionCore):
     """Attention core over slots.
 
     Args:
@@ -33,25 +31,15 @@ class LandmarkCoreAttention(torch.nn.Module):
     """
 
     def __init__(self, config: Any, block_size: int, kernel: bool = False, **_: object) -> None:  # noqa: ANN401
-        super().__init__()
-        self.block_size, self.scale = block_size, config.kv_channels**-0.5
+        super().__init__(config)
+        self.block_size = block_size
         self._on_gpu = _kernel(block_size, config.kv_channels) if kernel else landmark_attention
 
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None = None,
-        *_: object,
-        **__: object,
-    ) -> Tensor:
-        """Query [s, b, n, d], key and value [s, b, g, d] to [s, b, n d]."""
-        assert attention_mask is None, "refused when the recipe is read"
-        q_bnsd, k_bgsd, v_bgsd = (x.permute(1, 2, 0, 3) for x in (query, key, value))
-        attention = self._on_gpu if query.is_cuda else landmark_attention
-        out_bnsd = attention(q_bnsd, k_bgsd, v_bgsd, self.block_size, self.scale)
-        return out_bnsd.permute(2, 0, 1, 3).reshape(*query.shape[:2], -1)
+    def attend(self, q_bnsd: Tensor, k_bgsd: Tensor, v_bgsd: Tensor, mask_bnss: Tensor | None) -> Tensor:
+        """Landmark attention over whole sequences."""
+        assert mask_bnss is None, "refused when the recipe is read"
+        attention = self._on_gpu if q_bnsd.is_cuda else landmark_attention
+        return attention(q_bnsd, k_bgsd, v_bgsd, self.block_size, self.scale)
 
 
 def _kernel(block_size: int, head_dim: int) -> Callable[[Tensor, Tensor, Tensor, int, float], Tensor]:

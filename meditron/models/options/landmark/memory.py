@@ -1,12 +1,11 @@
 """Random access to the blocks of an input of any length (arXiv 2305.16300, section 3.2 and appendix G).
 
-The input is read in chunks. Keys and values of finished blocks are kept, keys before their rotation, for
-their positions are chosen when they are read. A query scores the landmarks of all kept blocks, reads the
-`top_k` best, and attends to them and to its own chunk by landmark attention. Positions are stingy: whatever
-the length, all lie within the trained window.
+The input is read in chunks. Keys and values of finished blocks are kept. A query reads the `top_k` blocks
+whose landmarks it scores best (`retrieval.py`) and its own chunk, by landmark attention. Whatever the length,
+all positions lie within the trained window.
 
 Shapes: B rows, H query heads, G key/value heads, Q queries of a row, N kept blocks, M retrieved blocks,
-C blocks of the chunk, P slots of a block, D head width, W positions of the window.
+C blocks of the chunk, P slots of a block, D head width.
 """
 
 from dataclasses import dataclass
@@ -17,11 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .attention import landmark_weights
+from .retrieval import Found, Pass, plan_pass, retrieve
 
 _FIRST_CAPACITY = 64
-RECENCY = 1e-5
-"""Added to a block's score for each block before it. In the first layer all landmarks have the same key;
-which of them is read shall not hang on rounding."""
 
 
 @dataclass(kw_only=True)
@@ -29,35 +26,15 @@ class LayerBlocks:
     """What one layer keeps; shapes [B, G, N, P, D], and without the axes that do not apply."""
 
     keys: Tensor
-    """Keys of finished blocks before rotation, in a pool with room for more."""
+    """Keys of finished blocks, rotated as if each were the first, in a pool with room for more."""
     values: Tensor
     """Their values."""
     landmarks: Tensor
-    """Keys of their landmarks, rotated to the first block's last slot; always on the model's device."""
+    """Keys of their landmarks, the last slot of each block; always on the model's device."""
     tail_keys: Tensor
-    """Keys of the unfinished block."""
+    """Keys of the unfinished block, not rotated."""
     tail_values: Tensor
     """Its values."""
-
-
-@dataclass(kw_only=True)
-class _Chunk:
-    """The new slots of a pass, the same for all layers."""
-
-    counts: list[int]
-    """New slots of each row."""
-    padding: Tensor
-    """Queries that are no slots of their row, bool [B, Q]."""
-    local: Tensor
-    """Place of each query, counted from the start of its unfinished block, [B, Q]."""
-    first: Tensor
-    """Position of that start, [B]."""
-    blocks: Tensor
-    """Kept blocks of each row before the pass, [B]."""
-    cos: Tensor
-    """Of the rotation at each position of the window, [W, D]."""
-    sin: Tensor
-    """The same."""
 
 
 class LandmarkMemory:
@@ -66,7 +43,7 @@ class LandmarkMemory:
     Args:
         rotary: the model's rotary embedding.
         block_size: regular tokens of a block.
-        top_k: blocks that are retrieved.
+        top_k: blocks that are retrieved; 0 reads no more than the chunk.
         retrieval: `head_token`, `head` or `token`.
         offload: keep keys and values of finished blocks in main memory.
         capacity: blocks that the pools have room for from the start; they double when they are full.
@@ -89,7 +66,7 @@ class LandmarkMemory:
         """Tokens read, padding included, as `generate` counts."""
         self.read_bytes = 0
         """Bytes of keys, values and landmarks that queries read in the last pass."""
-        self._chunk: _Chunk | None = None
+        self._pass: Pass | None = None
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Regular tokens read so far."""
@@ -116,66 +93,42 @@ class LandmarkMemory:
             counts_B: new slots of each row.
             like: any tensor of the model's device and format.
         """
-        counts = counts_B.tolist()
         if not self.blocks:
-            self.blocks, self.tails = [0] * len(counts), [0] * len(counts)
-        device, block = like.device, self.block
-        new_Q = torch.arange(max(counts), device=device)
-        local_BQ = torch.tensor(self.tails, device=device)[:, None] + new_Q
-        blocks_B = torch.tensor(self.blocks, device=device)
-        last = int(local_BQ.max()) // block + 1 + min(max(self.blocks), self.top_k + 1)
-        positions = torch.arange(max(last, self.top_k + 2) * block, device=device)[None]
-        cos, sin = self.rotary(like, positions)
-        self._chunk = _Chunk(
-            counts=counts,
-            padding=new_Q >= counts_B[:, None],
-            local=local_BQ,
-            first=blocks_B.clamp(max=self.top_k + 1) * block,
-            blocks=blocks_B,
-            cos=cos[0],
-            sin=sin[0],
-        )
+            self.blocks, self.tails = [0] * len(counts_B), [0] * len(counts_B)
+        self._pass = plan_pass(counts_B, self.blocks, self.tails, self.block, self.top_k, self.rotary, like)
         self.read_bytes = 0
 
     def end(self) -> None:
         """All layers have seen the pass: count what they kept."""
-        assert self._chunk is not None
-        for row, count in enumerate(self._chunk.counts):
+        assert self._pass is not None
+        for row, count in enumerate(self._pass.counts):
             finished, self.tails[row] = divmod(self.tails[row] + count, self.block)
             self.blocks[row] += finished
-        self._chunk = None
+        self._pass = None
 
     def attend(self, number: int, q_BHQD: Tensor, k_BGQD: Tensor, v_BGQD: Tensor, scale: float) -> Tensor:
         """Attention of layer `number` for the new slots, which it keeps: [B, H, Q, D].
 
         Queries and keys come without their positions.
         """
-        chunk = self._chunk
-        assert chunk is not None, "begin() comes first"
+        plan = self._pass
+        assert plan is not None, "begin() comes first"
         layer = self._layer(number, k_BGQD)
-        keys, values = self._local(layer, k_BGQD, v_BGQD, chunk)
-        q_BHQD = self._rotate(q_BHQD, (chunk.first[:, None] + chunk.local)[:, None])
-        places = chunk.first[:, None] + torch.arange(keys.shape[2], device=keys.device)
-        scores, earlier, allowed = self._local_scores(
-            q_BHQD, self._rotate(keys, places[:, None]), chunk, scale
-        )
-        found = self._retrieve(layer, q_BHQD, scale) if max(self.blocks) else None
-        if found is not None:
-            scores = torch.cat([found.scores, scores], -2)
-            earlier = torch.cat(
-                [torch.ones_like(found.valid), earlier.expand(*found.valid.shape[:-1], -1)], -1
-            )
-            seen = found.valid[..., None].expand(*found.valid.shape, self.block - 1)
-            allowed = torch.cat([seen, allowed.expand(*seen.shape[:-2], *allowed.shape[-2:])], -2)
-        weights, _ = landmark_weights(scores, earlier, allowed)
-        retrieved = weights.shape[-2] - keys.shape[2] // self.block
-        out = self._weigh_local(weights[..., retrieved:, :], values)
-        if found is not None:
-            out = out + _read(weights[..., :retrieved, :], found.values[..., :-1, :])
-        self._keep(layer, keys, values, chunk)
+        keys, values = self._local(layer, k_BGQD, v_BGQD, plan)
+        q_BHQD = plan.query_turn(q_BHQD)
+        scores = self._local_scores(q_BHQD, plan.key_turn(keys), scale)
+        if plan.kept is None:
+            weights, _ = landmark_weights(scores, plan.earlier, plan.allowed)
+            out = _weigh_local(weights, values)
+        else:
+            landmarks = layer.landmarks[:, :, : max(self.blocks)]
+            found = retrieve(q_BHQD, landmarks, (layer.keys, layer.values), plan, self.retrieval, scale)
+            self.read_bytes += found.read_bytes
+            weights = _weights_with(found, scores, plan)
+            out = _weigh_local(weights[..., plan.kept.count :, :], values)
+            out = out + _weigh_found(weights[..., : plan.kept.count, :], found.values[..., :-1, :])
+        self._keep(layer, keys, values, plan)
         return out
-
-    # -- the chunk itself
 
     def _layer(self, number: int, like_BGQD: Tensor) -> LayerBlocks:
         if number == len(self.layers):
@@ -198,41 +151,30 @@ class LandmarkMemory:
         pinned = self.offload and like.is_cuda
         return torch.zeros(shape, dtype=like.dtype, device=device, pin_memory=pinned)
 
-    def _local(
-        self, layer: LayerBlocks, k_BGQD: Tensor, v_BGQD: Tensor, chunk: _Chunk
-    ) -> tuple[Tensor, Tensor]:
+    def _local(self, layer: LayerBlocks, k_BGQD: Tensor, v_BGQD: Tensor, plan: Pass) -> tuple[Tensor, Tensor]:
         """Keys and values from the start of each row's unfinished block, in whole blocks."""
-        slots = -(-(max(self.tails) + k_BGQD.shape[2]) // self.block) * self.block
-        place = chunk.local[:, None, :, None].expand_as(k_BGQD)
+        more = plan.key_turn.cos.shape[-2] - self.block
+        place = plan.local[:, None, :, None].expand_as(k_BGQD)
 
         def joined(tail_BGPD: Tensor, new_BGQD: Tensor) -> Tensor:
-            return F.pad(tail_BGPD, (0, 0, 0, slots - self.block)).scatter(2, place, new_BGQD)
+            room = F.pad(tail_BGPD, (0, 0, 0, more)) if more else tail_BGPD
+            return room.scatter(2, place, new_BGQD)
 
         return joined(layer.tail_keys, k_BGQD), joined(layer.tail_values, v_BGQD)
 
-    def _local_scores(
-        self, q_BHQD: Tensor, k_BGKD: Tensor, chunk: _Chunk, scale: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores [B, H, Q, C, P], earlier blocks [B, 1, Q, C], visible regular tokens [B, 1, Q, C, L]."""
-        heads, groups = q_BHQD.shape[1], k_BGKD.shape[1]
-        grouped = torch.unflatten(q_BHQD, 1, (groups, -1))
-        scores = (grouped @ k_BGKD[:, :, None].transpose(-1, -2)).flatten(1, 2).float() * scale
-        assert scores.shape[1] == heads
-        queries = chunk.local[:, None, :, None]
-        slots = torch.arange(k_BGKD.shape[2], device=k_BGKD.device).view(-1, self.block)
+    def _local_scores(self, q_BHQD: Tensor, k_BGKD: Tensor, scale: float) -> Tensor:
+        """Scores of the chunk's own slots, fp32 [B, H, Q, C, P]."""
+        grouped = torch.unflatten(q_BHQD, 1, (k_BGKD.shape[1], -1))
+        scores = (grouped @ k_BGKD[:, :, None].transpose(-1, -2)).flatten(1, 2).float().mul_(scale)
         self.read_bytes += 2 * k_BGKD.numel() * k_BGKD.element_size()
-        earlier = slots[:, 0] // self.block < queries // self.block
-        by_block = torch.unflatten(scores, -1, (-1, self.block))
-        return by_block, earlier, slots[:, :-1] <= queries[..., None]
+        return torch.unflatten(scores, -1, (-1, self.block))
 
-    def _weigh_local(self, weights_BHQCL: Tensor, v_BGKD: Tensor) -> Tensor:
-        values = torch.unflatten(v_BGKD, 2, (-1, self.block))[:, :, :, :-1].flatten(2, 3)
-        weights = torch.unflatten(weights_BHQCL.flatten(-2).to(values.dtype), 1, (v_BGKD.shape[1], -1))
-        return (weights @ values[:, :, None]).flatten(1, 2)
-
-    def _keep(self, layer: LayerBlocks, keys_BGKD: Tensor, values_BGKD: Tensor, chunk: _Chunk) -> None:
+    def _keep(self, layer: LayerBlocks, keys_BGKD: Tensor, values_BGKD: Tensor, plan: Pass) -> None:
         """Finished blocks go to the pools, what is left over is the unfinished block."""
-        last = [(tail + new) // self.block for tail, new in zip(self.tails, chunk.counts, strict=True)]
+        last = [(tail + new) // self.block for tail, new in zip(self.tails, plan.counts, strict=True)]
+        if not any(last) and keys_BGKD.shape[2] == self.block:
+            layer.tail_keys, layer.tail_values = keys_BGKD, values_BGKD
+            return
         self._grow(layer, max(old + new for old, new in zip(self.blocks, last, strict=True)))
         keys, values = (
             torch.unflatten(F.pad(x, (0, 0, 0, self.block)), 2, (-1, self.block))
@@ -241,12 +183,12 @@ class LandmarkMemory:
         for row, finished in enumerate(last):
             kept = slice(self.blocks[row], self.blocks[row] + finished)
             if finished:
-                layer.keys[row, :, kept] = keys[row, :, :finished].to(layer.keys.device)
+                turned = plan.block_turn(keys[row, :, :finished])
+                layer.keys[row, :, kept] = turned.to(layer.keys.device)
                 layer.values[row, :, kept] = values[row, :, :finished].to(layer.keys.device)
-                place = torch.tensor(self.block - 1, device=keys.device)
-                layer.landmarks[row, :, kept] = self._rotate(keys[row, :, :finished, -1], place)
-            layer.tail_keys[row] = keys[row, :, finished]
-            layer.tail_values[row] = values[row, :, finished]
+                layer.landmarks[row, :, kept] = turned[..., -1, :]
+        at = torch.tensor(last, device=keys.device), torch.arange(len(last), device=keys.device)
+        layer.tail_keys, layer.tail_values = (x[at[1], :, at[0]] for x in (keys, values))
 
     def _grow(self, layer: LayerBlocks, blocks: int) -> None:
         """Double full pools, so that all copying together is linear in the input."""
@@ -261,105 +203,27 @@ class LandmarkMemory:
             larger[:, :, :old] = kept
             setattr(layer, name, larger)
 
-    # -- the kept blocks
 
-    def _retrieve(self, layer: LayerBlocks, q_BHQD: Tensor, scale: float) -> "_Found":
-        """The best blocks of each query, in their order, with their scores.
-
-        The blocks of the `top_k` most recent keep their distances; all older ones stand to the left of
-        them, with one empty slot between, so that old and recent are told apart.
-        """
-        assert self._chunk is not None
-        blocks_B, count = self._chunk.blocks, min(self.top_k, max(self.blocks))
-        ranking = self._rank(layer, q_BHQD, scale)
-        chosen = ranking.topk(count, -1).indices.sort(-1).values
-        # A row with fewer blocks than others ranks those that it lacks last, which sorting puts at the end.
-        limit = blocks_B[:, None, None, None]
-        valid_BHXM = chosen < limit
-        recent = (chosen >= limit - count) & (limit > self.top_k)
-        slot = torch.arange(count, device=chosen.device) + recent
-        keys_BHXMPD = _gather(layer.keys, chosen, q_BHQD)
-        values_BHXMPD = _gather(layer.values, chosen, q_BHQD)
-        self.read_bytes += 2 * keys_BHXMPD.numel() * keys_BHXMPD.element_size()
-        places = slot[..., None] * self.block + torch.arange(self.block, device=slot.device)
-        keys_BHXMPD = self._rotate(keys_BHXMPD, places)
-        if keys_BHXMPD.shape[2] == 1:
-            flat = keys_BHXMPD[:, :, 0].flatten(2, 3)
-            scores = q_BHQD @ flat.transpose(-1, -2)
-        else:
-            scores = (keys_BHXMPD.flatten(3, 4) @ q_BHQD[..., None])[..., 0]
-        scores = torch.unflatten(scores.float().mul(scale), -1, (count, self.block))
-        return _Found(scores, valid_BHXM.expand(scores.shape[:-1]), values_BHXMPD)
-
-    def _rank(self, layer: LayerBlocks, q_BHQD: Tensor, scale: float) -> Tensor:
-        """How good each kept block is: [B, H or 1, Q or 1, N]."""
-        assert self._chunk is not None
-        blocks_B, count = self._chunk.blocks, max(self.blocks)
-        landmarks = layer.landmarks[:, :, :count]
-        self.read_bytes += landmarks.numel() * landmarks.element_size()
-        grouped = torch.unflatten(q_BHQD, 1, (landmarks.shape[1], -1))
-        scores = (grouped @ landmarks[:, :, None].transpose(-1, -2)).flatten(1, 2).float()
-        number_N = torch.arange(count, device=scores.device)
-        scores = self._with_recent(scores, landmarks, grouped).mul_(scale).add_(number_N * RECENCY)
-        absent = number_N >= blocks_B[:, None, None, None]
-        scores = scores.masked_fill(absent, -torch.inf)
-        if self.retrieval == "head_token":
-            return scores
-        shares = torch.where(absent, -1.0, scores.softmax(-1))
-        if self.retrieval == "token":
-            return shares.amax(1, keepdim=True)
-        return shares.masked_fill(self._chunk.padding[:, None, :, None], -1.0).amax(2, keepdim=True)
-
-    def _with_recent(self, scores: Tensor, landmarks_BGND: Tensor, grouped: Tensor) -> Tensor:
-        """Scores with the landmarks of the most recent blocks in their own positions.
-
-        Kept landmarks are rotated as if in the first block; turning one on by whole blocks is one more
-        rotation. All older ones stay in the first block.
-        """
-        assert self._chunk is not None
-        blocks_B = self._chunk.blocks
-        count = min(self.top_k, landmarks_BGND.shape[2])
-        recent_BM = (blocks_B[:, None] - count + torch.arange(count, device=scores.device)).clamp(min=0)
-        skipped = (blocks_B > self.top_k).long()[:, None]
-        older_B1 = (blocks_B - self.top_k).clamp(min=0)[:, None]
-        slot_BM = recent_BM - older_B1 + skipped
-        index = recent_BM[:, None, :, None].expand(-1, landmarks_BGND.shape[1], -1, landmarks_BGND.shape[3])
-        turned = self._rotate(landmarks_BGND.gather(2, index), slot_BM[:, None] * self.block)
-        new = (grouped @ turned[:, :, None].transpose(-1, -2)).flatten(1, 2).float()
-        place = recent_BM[:, None, None].expand_as(new)
-        return scores.scatter(-1, place, new)
-
-    def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Rotary embedding in Llama's layout: [..., D] at positions that broadcast to [...]."""
-        assert self._chunk is not None
-        cos, sin = self._chunk.cos[positions], self._chunk.sin[positions]
-        half = x.shape[-1] // 2
-        turned = torch.cat([-x[..., half:], x[..., :half]], -1)
-        return x * cos + turned * sin
+def _weights_with(found: Found, scores_BHQCP: Tensor, plan: Pass) -> Tensor:
+    """Attention weights of the retrieved blocks and then of the chunk's: [B, H, Q, M + C, L]."""
+    valid = found.valid
+    earlier = torch.cat([torch.ones_like(valid), plan.earlier.expand(*valid.shape[:-1], -1)], -1)
+    seen = valid[..., None].expand(*valid.shape, plan.allowed.shape[-1])
+    allowed = torch.cat([seen, plan.allowed.expand(*seen.shape[:-2], *plan.allowed.shape[-2:])], -2)
+    weights, _ = landmark_weights(torch.cat([found.scores, scores_BHQCP], -2), earlier, allowed)
+    return weights
 
 
-@dataclass
-class _Found:
-    scores: Tensor
-    """[B, H, Q, M, P]."""
-    valid: Tensor
-    """Which of them exist: bool [B, H, Q, M]."""
-    values: Tensor
-    """[B, H, Q or 1, M, P, D]."""
+def _weigh_local(weights_BHQCL: Tensor, v_BGKD: Tensor) -> Tensor:
+    """Weighted sum of the chunk's values: [B, H, Q, D]."""
+    blocks, slots = weights_BHQCL.shape[-2], weights_BHQCL.shape[-1] + 1
+    values = torch.unflatten(v_BGKD, 2, (blocks, slots))[:, :, :, :-1].flatten(2, 3)
+    weights = torch.unflatten(weights_BHQCL.flatten(-2).to(values.dtype), 1, (v_BGKD.shape[1], -1))
+    return (weights @ values[:, :, None]).flatten(1, 2)
 
 
-def _gather(pool_BGNPD: Tensor, chosen: Tensor, like_BHQD: Tensor) -> Tensor:
-    """Blocks `chosen` ([B, H or 1, X, M]) of each query head's group: [B, H, X, M, P, D]."""
-    batch, heads = like_BHQD.shape[:2]
-    device, groups = pool_BGNPD.device, pool_BGNPD.shape[1]
-    rows = torch.arange(batch, device=device)[:, None, None, None]
-    group = torch.arange(heads, device=device)[None, :, None, None] // (heads // groups)
-    return pool_BGNPD[rows, group, chosen.to(device)].to(like_BHQD.device)
-
-
-def _read(weights_BHQML: Tensor, values_BHXMLD: Tensor) -> Tensor:
+def _weigh_found(weights_BHQML: Tensor, values_BHXMLD: Tensor) -> Tensor:
     """Weighted sum of retrieved values: [B, H, Q, D]."""
     weights, values = weights_BHQML.flatten(-2).to(values_BHXMLD.dtype), values_BHXMLD.flatten(3, 4)
-    if values.shape[2] == 1:
-        return weights @ values[:, :, 0]
-    return (weights[..., None, :] @ values)[..., 0, :]
+    by_choice = torch.unflatten(weights, 2, (values.shape[2], -1))
+    return (by_choice @ values).flatten(2, 3)

@@ -16,6 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotar
 
 from .attention import landmark_attention
 from .memory import LandmarkMemory
+from .retrieval import RETRIEVALS
 from .slots import Slots, lay_out
 
 
@@ -33,6 +34,22 @@ class LandmarkLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
     landmark_token_id: int | None = None
     landmark_dense: bool = False
     """Attend to the whole of any input at once, as in training; to measure what retrieval adds."""
+
+    def check_retrieval(self) -> None:
+        """Refuse what does not fit together; settings may have been changed since the model was exported.
+
+        Raises:
+            ValueError: an unknown way of retrieval, or a window that does not hold what is retrieved.
+        """
+        if self.landmark_retrieval not in RETRIEVALS:
+            known = ", ".join(RETRIEVALS)
+            raise ValueError(f"landmark_retrieval: {self.landmark_retrieval!r} is none of {known}")
+        least = (self.landmark_top_k + 3) * (self.landmark_block_size + 1)
+        if self.landmark_top_k < 0 or self.landmark_window < least:
+            raise ValueError(
+                f"landmark_top_k: {self.landmark_top_k} blocks do not fit landmark_window = "
+                f"{self.landmark_window}, which must hold 3 blocks more ({least} slots)"
+            )
 
 
 class LandmarkLlamaAttention(LlamaAttention):
@@ -77,12 +94,14 @@ class LandmarkLlamaModel(LlamaModel):  # type: ignore[no-untyped-call]
 
     def __init__(self, config: LandmarkLlamaConfig) -> None:
         super().__init__(config)
+        config.check_retrieval()
         for layer in self.layers:
             exchange_attention(layer, config.landmark_block_size)
 
     def new_memory(self) -> LandmarkMemory:
         """An empty memory with the configuration's settings."""
         config = self.config
+        config.check_retrieval()
         return LandmarkMemory(
             self.rotary_emb,
             config.landmark_block_size,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from meditron.models.options.landmark.memory import RECENCY
+from meditron.models.options.landmark.retrieval import RECENCY
 
 
 def oracle_attention(q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, block_size: int, scale: float) -> Tensor:

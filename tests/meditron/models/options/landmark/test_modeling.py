@@ -134,6 +134,33 @@ def test_gradients_reach_the_landmark_and_survive_recomputation() -> None:
     torch.testing.assert_close(again.get_input_embeddings().weight.grad[LANDMARK], row)
 
 
+def test_without_retrieval_a_chunk_is_read_alone() -> None:
+    model, ids = make_model(landmark_top_k=0), tokens(1, 60)
+    chunk = (32 - 4) // 4 * 3  # tokens of the window without its empty first slot
+    found = logits(model, ids, use_cache=False)
+    for start in (0, chunk, 2 * chunk):
+        alone = logits(model, ids[:, start : start + chunk], use_cache=False)
+        torch.testing.assert_close(found[:, start : start + chunk], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"landmark_top_k": 6}, r"6 blocks do not fit landmark_window = 32, .* \(36 slots\)"),
+        ({"landmark_top_k": -1}, "-1 blocks do not fit"),
+        ({"landmark_retrieval": "heads"}, "'heads' is none of head_token, head, token"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        make_model(**settings)
+    model = make_model()
+    for name, value in settings.items():
+        setattr(model.config, name, value)
+    with pytest.raises(ValueError, match=sentence):
+        model(tokens(1, 60))
+
+
 def test_embeddings_instead_of_tokens_are_refused(model: LandmarkLlamaForCausalLM) -> None:
     with pytest.raises(ValueError, match="takes input_ids"):
         model(inputs_embeds=torch.zeros(1, 3, 32))
