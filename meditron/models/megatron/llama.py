@@ -15,7 +15,6 @@ from meditron.models.architecture import Architecture
 from meditron.models.megatron.attention import CausalAttention
 from meditron.models.megatron.cpu import quiet_import
 from meditron.models.megatron.cross_entropy import token_cross_entropy
-from meditron.models.megatron.fp8 import fp8_linears
 
 with quiet_import():
     from megatron.core import parallel_state, tensor_parallel
