@@ -1,6 +1,6 @@
 """Checkpoints by accelerate, each whole or absent, with a manifest that carries the step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ def save(
     progress: Mapping[str, int],
     identity: Mapping[str, Any],
     keep: int,
+    check_writer: Callable[[], None] = lambda: None,
 ) -> Path:
     """Save model, optimizer and random states, then remove what is older than the newest `keep`.
 
@@ -44,6 +45,7 @@ def save(
         progress: `step` and further counters, for `Manifest.counts`.
         identity: `config` and `inputs` of the run, see `meditron.checkpoints.newest`.
         keep: checkpoints that stay; 0 keeps all.
+        check_writer: called before the checkpoint is put in its place; raises where a later start owns it.
     """
     path = checkpoint_path(folder, progress["step"])
     with shared_atomic_dir(accelerator, path) as aside:
@@ -51,6 +53,7 @@ def save(
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             write_manifest(aside, kind="checkpoint", counts=progress, **identity)
+            check_writer()
     if accelerator.is_main_process:
         prune(folder, keep)
     return path

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meditron.checkpoints import newest
+from meditron.checkpoints import newest, remove_leftovers
 from meditron.config import FinetuneConfig, Recipe
 from meditron.config.loading import dump_recipe, recipe_dict
 from meditron.errors import REQUEUE_EXIT_CODE, ConfigError, InputError, MeditronError
@@ -124,6 +124,7 @@ def _run(recipe: Recipe, run: RunFolder, accelerator: "Accelerator") -> int:
         return 0
     if accelerator.is_main_process:
         run.create(recipe_dict(recipe), "finetune")
+        remove_leftovers(run.checkpoints)
     accelerator.wait_for_everyone()
     chat = Chat(str(config.model))
     train, validation = _read_data(config, files, held_out, chat, run, accelerator)

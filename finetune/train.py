@@ -111,7 +111,12 @@ def save_checkpoint(job: Job) -> None:
     started = time.perf_counter()
     counts = {"step": job.step, "tokens": job.tokens}
     path = checkpoint.save(
-        job.accelerator, job.run.checkpoints, counts, job.identity, job.config.keep_checkpoints
+        job.accelerator,
+        job.run.checkpoints,
+        counts,
+        job.identity,
+        job.config.keep_checkpoints,
+        job.run.check_writer,
     )
     job.log("checkpoint", path=path.name, seconds=round(time.perf_counter() - started, 4))
 

@@ -45,9 +45,14 @@ def _remove(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run left half written or half removed; only its successor may."""
+    """Remove what an earlier start left half written or half removed; only its successor may.
+
+    To be called before it looks for the newest checkpoint: see `meditron.fencing`.
+    """
     for left in folder.glob(".step_*.part"):
-        shutil.rmtree(left)
+        shutil.rmtree(left, ignore_errors=True)
+        if left.exists():  # that start still lives, and has just put a file there
+            shutil.rmtree(left)
 
 
 def newest_whole(folder: Path) -> tuple[Path, Manifest] | None:

@@ -5,8 +5,11 @@ daemon dies but its tasks go on). Each start therefore takes the next number by 
 which only one can do, and writes only while there is no higher one. A lock is held besides, so that a new
 start waits until an old one, which sees the higher number after at most a step, is gone.
 
-The check and the write after it are two steps: an old start that stands still just between them can still put
-a checkpoint in its place. That one is whole, and is the one that the new start would make of the same step.
+The check and the rename of a checkpoint after it are two steps, and an old start may stand still between
+them. So a new one, once it has its number, first removes what is half written
+(`checkpoints.remove_leftovers`) and only then looks for the newest checkpoint. What the old one has begun
+before that, it can no longer rename, or it had renamed it, and the new one finds it; what it begins later, it
+checks later, and sees the higher number.
 """
 
 import fcntl

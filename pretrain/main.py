@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meditron.checkpoints import newest
+from meditron.checkpoints import newest, remove_leftovers
 from meditron.config import PretrainConfig, Recipe
 from meditron.config.loading import dump_recipe, recipe_dict
 from meditron.errors import REQUEUE_EXIT_CODE, ConfigError, InputError, MeditronError
@@ -163,6 +163,7 @@ def _run(recipe: Recipe, run: RunFolder, architecture: "Architecture") -> int:
     identity = _identity(recipe, is_main)
     if is_main:
         run.create(recipe_dict(recipe), "pretrain")
+        remove_leftovers(run.checkpoints)
     dist.barrier()
     found = newest(run.checkpoints, identity, "pretrain")
     if found is None and is_main and recipe.model.parity_check and Path(str(recipe.model.base)).is_dir():
@@ -170,7 +171,6 @@ def _run(recipe: Recipe, run: RunFolder, architecture: "Architecture") -> int:
 
         check_parity_apart(str(recipe.model.base))
     trainer = _build(recipe, run, architecture, identity)
-    trainer.saver.clean()
     with StopRequest(run.path / "triggers") as stop, _watched(recipe, run, is_main) as trainer.sinks:
         if found is not None:
             restore(trainer, *found)

@@ -47,11 +47,6 @@ class Saver:
     _pending: "_Pending | None" = field(default=None, init=False)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1), init=False)
 
-    def clean(self) -> None:
-        """Remove what a killed run left half written."""
-        if dist.get_rank() == 0:
-            checkpoints.remove_leftovers(self.folder)
-
     def start(self, engine: Engine, step: int, counts: Mapping[str, Any]) -> None:
         """Save the state after `step`: whole when this returns, or later with `async_save`.
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from meditron.checkpoints import remove_leftovers
 from meditron.fencing import Fence, TakenOverError
+from meditron.files import atomic_dir
 from meditron.runs import RunFolder
 
 HOLDER = """
@@ -34,6 +36,19 @@ def test_a_later_start_takes_over_and_the_earlier_may_not_write(tmp_path: Path) 
                 write()
         second.check_writer()
     assert [record["step"] for record in second.read_log()] == [1, 2]
+
+
+def test_a_start_that_stood_still_after_its_check_puts_no_checkpoint_in_its_place(tmp_path: Path) -> None:
+    old, checkpoints = RunFolder(tmp_path), tmp_path / "checkpoints"
+    with old.sole_writer():
+        with pytest.raises(FileNotFoundError), atomic_dir(checkpoints / "step_00000007") as aside:
+            (aside / "weights").write_text("old")
+            old.check_writer()
+            Fence.take(tmp_path, wait_seconds=0.0)
+            remove_leftovers(checkpoints)
+        with pytest.raises(TakenOverError), atomic_dir(checkpoints / "step_00000008"):
+            old.check_writer()
+    assert list(checkpoints.iterdir()) == []
 
 
 def test_a_new_start_waits_until_the_old_one_is_gone(tmp_path: Path) -> None:
