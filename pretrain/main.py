@@ -166,7 +166,7 @@ def _run(recipe: Recipe, run: RunFolder, architecture: "Architecture") -> int:
         remove_leftovers(run.checkpoints)
     dist.barrier()
     found = newest(run.checkpoints, identity, "pretrain")
-    if found is None and is_main and recipe.model.parity_check and Path(str(recipe.model.base)).is_dir():
+    if found is None and is_main and _must_compare(recipe):
         from meditron.models.parity import check_parity_apart
 
         check_parity_apart(str(recipe.model.base))
@@ -183,6 +183,14 @@ def _run(recipe: Recipe, run: RunFolder, architecture: "Architecture") -> int:
                 f"pretrain: saved after step {trainer.state.step} and stopped; run it again to go on"
             )
     return 0 if finished else REQUEUE_EXIT_CODE
+
+
+def _must_compare(recipe: Recipe) -> bool:
+    """Whether the two forms of the base are to be compared first; `import` and `export` have done it."""
+    from meditron.models.parity import was_compared
+
+    base = Path(str(recipe.model.base))
+    return recipe.model.parity_check and base.is_dir() and not was_compared(base)
 
 
 @contextmanager

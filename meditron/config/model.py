@@ -19,7 +19,8 @@ class ModelConfig:
     """Number format of the imported weights. Default: as stored, float32 for a GGUF file."""
     parity_check: bool = True
     """Compare the logits of the Hugging Face model and of its Megatron form (fp32) when a base is
-    imported, before training on it starts, and when a checkpoint is exported."""
+    imported, before training starts on a folder for which that was not done, and when a checkpoint is
+    exported."""
     vocab_padding_multiple: int = 128
     """Rows of the embedding are padded to a multiple of this times `tensor_model_parallel_size`, for
     speed on GPUs; the padding never gets probability and is not exported."""

@@ -5,6 +5,7 @@ For development and continuous integration. Nothing here touches a machine that 
 """
 
 import contextlib
+import functools
 import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -135,10 +136,36 @@ def training_device() -> torch.device:
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Import megatron-core without its warnings that TransformerEngine and Apex are not installed."""
+    """Import megatron-core without its warnings that TransformerEngine and Apex are not installed.
+
+    And without torch's compiler, which is most of the time of that import: Megatron's fused functions are
+    compiled when they are first called.
+    """
     import warnings
 
+    compile_now = torch.compile
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Transformer Engine.*")
         warnings.filterwarnings("ignore", message=".*Apex.*")
-        yield
+        torch.compile = _compiled_at_first_call  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            torch.compile = compile_now
+
+
+def _compiled_at_first_call(function: Callable[..., Any] | None = None, **settings: Any) -> Any:
+    """What `torch.compile` makes of a function, or of one that follows, but made when it is first called."""
+    if function is None:
+        return functools.partial(_compiled_at_first_call, **settings)
+
+    @functools.cache
+    def compiled() -> Callable[..., Any]:
+        made: Callable[..., Any] = torch.compile(function, **settings)
+        return made
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        return compiled()(*arguments, **named)
+
+    return call

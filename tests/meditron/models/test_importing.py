@@ -11,6 +11,7 @@ from meditron.config import ModelConfig, Recipe, resolve
 from meditron.errors import ConfigError, InputError, ParityError
 from meditron.manifest import read_manifest
 from meditron.models.importing import import_model, main
+from meditron.models.parity import was_compared
 from tests.meditron.models.test_gguf import TOKENS, hf_model, write_gguf
 
 
@@ -158,3 +159,10 @@ def test_a_failed_parity_check_leaves_nothing(
 def test_the_parity_check_is_recorded(gguf_file: Path, tmp_path: Path) -> None:
     manifest = import_model(gguf_file, tmp_path / "base")
     assert 0 <= manifest.extra["max_logit_difference"] < 1e-4
+    assert was_compared(tmp_path / "base")
+    path = tmp_path / "base/manifest.json"
+    path.write_text(path.read_text().replace(f'"{manifest.packages["torch"]}"', '"2.0.0"'))
+    assert not was_compared(tmp_path / "base")  # other libraries may compute something else
+    import_model(gguf_file, tmp_path / "unchecked", parity_check=False)
+    assert not was_compared(tmp_path / "unchecked")
+    assert not was_compared(tmp_path)
