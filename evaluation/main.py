@@ -99,6 +99,9 @@ def _evaluate_all(recipe: Recipe) -> None:
             evaluate(plan, one, output / one.label, team)
     finally:
         leave(team)
+    if team.apart:
+        part, parts = (plan.config.part or 0) + 1, plan.config.parts
+        console().print(f"evaluate: part {part} of {parts} is answered; the rest is for a run without it")
     if team.leads:
         print_results(
             {
@@ -194,7 +197,7 @@ def evaluate(plan: Plan, one: "Candidate", output: Path, team: "Team") -> None:
     identity = identify(one.folder, one.settings)
     settings = _settings(plan, choose_dtype(config, choose_device(config.device)))
     inputs = {"model": identity, **plan.inputs}
-    if team.agree(team.leads and _is_done(output, settings, inputs)):
+    if team.agree((team.leads or team.apart) and _is_done(output, settings, inputs)):
         console().print(f"{output}: already evaluated with this model, these inputs and settings")
         return
     started = time.perf_counter()

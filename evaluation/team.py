@@ -15,22 +15,24 @@ class Team:
     """Number of this process."""
     size: int = 1
     """Number of processes."""
+    apart: bool = False
+    """Whether each leaves its answers in the cache for a later evaluation, and waits for nobody."""
 
     @property
     def leads(self) -> bool:
         """Whether this process writes the results."""
-        return self.rank == 0
+        return self.rank == 0 and not self.apart
 
     def wait(self) -> None:
         """Wait until all are here."""
-        if self.size > 1:
+        if self.size > 1 and not self.apart:
             import torch.distributed as dist
 
             dist.barrier()
 
     def agree(self, answer: bool) -> bool:
         """The first process's answer, for all."""
-        if self.size == 1:
+        if self.size == 1 or self.apart:
             return answer
         import torch.distributed as dist
 
@@ -41,16 +43,24 @@ class Team:
     def share(self, costs: Sequence[int]) -> range:
         """This process's part of a row of jobs: neighbours, of about equal cost."""
         if self.size == 1 or not costs:
-            return range(len(costs) if self.leads else 0)
+            return range(len(costs) if self.rank == 0 else 0)
         ends = np.cumsum(costs)
         bounds = np.searchsorted(ends, np.arange(1, self.size) / self.size * ends[-1], side="left") + 1
         cuts = [0, *np.minimum(bounds, len(costs)).tolist(), len(costs)]
         return range(cuts[self.rank], cuts[self.rank + 1])
 
 
-def join() -> Team:
-    """Find the other processes, where a launcher has started several (`WORLD_SIZE`)."""
+def join(part: int | None = None, parts: int = 1) -> Team:
+    """Find the other processes, where a launcher has started several (`WORLD_SIZE`).
+
+    Args:
+        part: which of `parts` equal shares of the work this program does, apart from the others.
+        parts: see `part`.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    if part is not None:
+        rank = part * size + int(os.environ.get("RANK", "0"))
+        return Team(rank=rank, size=parts * size, apart=True)
     if size == 1:
         return Team()
     from datetime import timedelta
@@ -65,7 +75,7 @@ def join() -> Team:
 
 def leave(team: Team) -> None:
     """Part from the others."""
-    if team.size > 1:
+    if team.size > 1 and not team.apart:
         import torch.distributed as dist
 
         dist.destroy_process_group()

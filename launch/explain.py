@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+_NEVER = "(?!)"
+"""Matches nothing."""
 _TAIL_BYTES = 200_000
+_START = re.compile(r"^==> start \d+ of job .*\n", re.MULTILINE)
+"""What the job's script writes first, each time that it starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +18,9 @@ class Cause:
 
     name: str
     """Short name."""
-    state: str = "$^"
+    state: str = _NEVER
     """Matches SLURM's state of the job."""
-    log: str = "$^"
+    log: str = _NEVER
     """Matches a part of the log."""
     advice: str
     """What it means, and what to do."""
@@ -103,8 +107,9 @@ def explain(details: Mapping[str, str], log: str) -> str:
 
     Args:
         details: fields of `scontrol show job`, at least JobState and ExitCode where known.
-        log: the end of the job's output.
+        log: the end of the job's output; what earlier starts of the job wrote is not looked at.
     """
+    log = re.split(_START, log)[-1]
     cause = next((cause for cause in CAUSES if _fits(cause, details.get("JobState", ""), log)), None)
     if cause is not None:
         line = _line(cause.log, log)

@@ -1,42 +1,32 @@
 """Before a training job: whether its nodes are fit, by all of its processes at once.
 
-`python -m launch.health`: each process looks at its own node; the first gathers what they found and names the
-unfit nodes in a file; all end with the same code.
+`python -m launch.health`: each process looks at its own node; the first gathers what they found, misses those
+that say nothing, and names the unfit nodes in a file; all end with the same code.
 """
 
 import argparse
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from launch.meeting import exchange, open_store
 from meditron.errors import EnvironmentMissingError
 
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
 GB = 1e9
-CLOCK_SECONDS = 5.0
-"""How far a node's clock may be from the median."""
 COMMAND_SECONDS = 600
-TIMEOUT_MINUTES = 5.0
+TIMEOUT_SECONDS = 300.0
 """How long processes wait for each other."""
 ELEMENTS = 2**22
 """Size of the all-reduce, fp32 numbers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one process found."""
-
-    node: str
-    """Name of its node, as SLURM has it."""
-    problems: tuple[str, ...]
-    """What is wrong there."""
-    clock: float
-    """Seconds since 1970, at about the same moment on all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,21 +36,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or the exit code of EnvironmentMissingError when a node is unfit.
     """
     options = _options(arguments)
-    node = os.environ.get("SLURMD_NODENAME", platform.node())
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    hosts = options.nodes.split(",")
+    nodes = [hosts[each * len(hosts) // size] for each in range(size)]  # SLURM fills one after the other
     is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
     problems = tuple(local_problems(options)) if is_first_here else ()
-    findings = _gather(node, problems)
-    unfit = unfit_nodes(findings)
-    is_main = os.environ.get("RANK", "0") == "0"
+    try:
+        store = open_store(rank, TIMEOUT_SECONDS) if size > 1 else None
+        unfit = exchange(store, rank, nodes, problems, TIMEOUT_SECONDS) if store else {nodes[0]: [*problems]}
+    except RuntimeError:  # of torch, whose store cannot be reached
+        store, unfit = None, {nodes[0]: ["its first process does not answer"]}
+    unfit = {node: found for node, found in unfit.items() if found}
     if unfit:
-        if is_main:
+        if rank == 0 or (store is None and is_first_here):
             _report(unfit, options.unfit)
         return EnvironmentMissingError.exit_code
-    seconds = all_reduce()
-    if is_main:
-        count = len({finding.node for finding in findings})
-        megabytes = ELEMENTS * 4 / 1e6
-        print(f"health: {count} nodes are fit; an all-reduce of {megabytes:.0f} MB took {seconds:.3f} s")
+    seconds = all_reduce(store, rank, size)
+    if rank == 0:
+        what = (
+            f"{len(hosts)} nodes are fit; an all-reduce of {ELEMENTS * 4 / 1e6:.0f} MB took {seconds:.3f} s"
+        )
+        print(f"health: {what}")
     return 0
 
 
@@ -70,6 +66,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--min-free-gb", type=float, default=0.0, help="room that each --folder must have")
     parser.add_argument("--folder", action="append", default=[], help="folder that must be writable")
     parser.add_argument("--command", help="line of shell that must succeed on each node")
+    parser.add_argument("--nodes", required=True, help="names of the job's nodes, with commas between")
     parser.add_argument("--unfit", type=Path, required=True, help="file that unfit nodes are added to")
     return parser.parse_args(arguments)
 
@@ -137,33 +134,6 @@ def _command_problems(command: str) -> Iterator[str]:
         yield f"launch.health_command ended with code {done.returncode}: {last[0]}"
 
 
-def _gather(node: str, problems: tuple[str, ...]) -> list[Finding]:
-    """The findings of all processes, on each of them."""
-    import torch.distributed as dist
-
-    from meditron.models.megatron.parallel import join_group
-
-    join_group(TIMEOUT_MINUTES)
-    dist.barrier()
-    mine = Finding(node=node, problems=problems, clock=time.time())
-    findings: list[Finding] = [mine] * dist.get_world_size()
-    dist.all_gather_object(findings, mine)
-    return findings
-
-
-def unfit_nodes(findings: Sequence[Finding]) -> dict[str, list[str]]:
-    """Node to its problems, the clocks compared."""
-    median = statistics.median(finding.clock for finding in findings)
-    unfit: dict[str, list[str]] = {}
-    for finding in findings:
-        problems = list(finding.problems)
-        if abs(finding.clock - median) > CLOCK_SECONDS:
-            problems.append(f"the clock is {finding.clock - median:+.0f} s off")
-        if problems:
-            unfit.setdefault(finding.node, []).extend(problems)
-    return unfit
-
-
 def _report(unfit: dict[str, list[str]], path: Path) -> None:
     for node, problems in unfit.items():
         print(f"health: {node} is not fit: {'; '.join(problems)}", file=sys.stderr)
@@ -172,8 +142,8 @@ def _report(unfit: dict[str, list[str]], path: Path) -> None:
         handle.writelines(f"{node}\n" for node in unfit)
 
 
-def all_reduce() -> float:
-    """Sum ones over all processes, twice; returns the seconds of the second time.
+def all_reduce(store: "Store | None", rank: int, size: int) -> float:
+    """Sum ones over all processes, twice, by NCCL on GPUs; returns the seconds of the second time.
 
     Raises:
         EnvironmentMissingError: the sum is wrong.
@@ -181,17 +151,25 @@ def all_reduce() -> float:
     import torch
     import torch.distributed as dist
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    has_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if has_gpu else torch.device("cpu")
+    dist.init_process_group(
+        "nccl" if has_gpu else "gloo",
+        store=store or torch._C._distributed_c10d.HashStore(),
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=TIMEOUT_SECONDS),
+        device_id=device if has_gpu else None,
+    )
     for _ in range(2):
         numbers = torch.ones(ELEMENTS, device=device)
         began = time.perf_counter()
         dist.all_reduce(numbers)
         total = float(numbers[-1])  # waits for the device
         seconds = time.perf_counter() - began
-    size = dist.get_world_size()
+    dist.destroy_process_group()
     if total != size:
         raise EnvironmentMissingError(f"health: an all-reduce over {size} processes gave {total}; check NCCL")
-    dist.destroy_process_group()
     return seconds
 
 

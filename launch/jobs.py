@@ -1,15 +1,11 @@
 """The SLURM jobs of a recipe: which there are, how big each is, and which waits for which."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from launch.stages import STAGES
+from launch.stages import BY_NAME, STAGES, Stage
 from meditron.config import Recipe
 from meditron.errors import ConfigError
-
-_ON_GPUS = ("pretrain", "finetune", "evaluate")
-_SAVING = ("pretrain", "finetune")
-PARTS = "curate-parts"
-"""Name of the array that reads the sources before `curate` puts them together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,97 +30,94 @@ class Job:
     """Cores of one process; None leaves it to the cluster."""
     partition: str | None = None
     """Partition; None leaves it to the cluster."""
+    run_dir: str | None = None
+    """Run folder of a stage that saves on USR2 and then exits with the code that asks for a requeue."""
 
     @property
     def processes(self) -> int:
         """Processes that SLURM starts."""
         return self.nodes * self.tasks_per_node
 
-    @property
-    def saves(self) -> bool:
-        """Whether the stage saves on USR2 and then exits with the code that asks for a requeue."""
-        return self.stage in _SAVING
 
-
-def plan_jobs(recipe: Recipe) -> list[Job]:
+def plan_jobs(recipe: Recipe, stages: Sequence[Stage] = STAGES) -> list[Job]:
     """The jobs of a recipe in the order of submission.
 
     Raises:
         ConfigError: the recipe has no stage, or its layout does not fit the nodes.
     """
-    names = [stage.name for stage in STAGES if stage.left_out(recipe) is None]
-    if not names:
-        raise ConfigError(
-            "launch: the recipe has no stage to run; give --config with a recipe that has, or curate.sources"
-        )
-    waits = {stage.name: tuple(name for name in stage.after if name in names) for stage in STAGES}
+    chosen = chosen_stages(recipe, stages)
+    names = {stage.name for stage in chosen}
     jobs: list[Job] = []
-    for name in names:
-        if name == "curate" and recipe.launch.curate_tasks > 1:
-            jobs.append(_job(recipe, PARTS, name, (), recipe.launch.curate_tasks))
-            jobs.append(_job(recipe, name, name, (PARTS,)))
-        else:
-            jobs.append(_job(recipe, name, name, waits[name], _tasks(recipe, name)))
+    for stage in chosen:
+        after = tuple(name for name in stage.after if name in names)
+        tasks = stage.tasks(recipe)
+        if tasks > 1:
+            jobs.append(_job(recipe, stage, f"{stage.name}-parts", after, tasks))
+            after = (jobs[-1].name,)
+        jobs.append(_job(recipe, stage, stage.name, after))
     return jobs
 
 
-def _tasks(recipe: Recipe, stage: str) -> int | None:
-    """Tasks of a stage that is one array."""
-    tasks = min(recipe.launch.evaluate_tasks, len(recipe.evaluate.models))
-    return tasks if stage == "evaluate" and tasks > 1 else None
+def chosen_stages(recipe: Recipe, stages: Sequence[Stage] = STAGES) -> list[Stage]:
+    """The stages that a recipe has.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    chosen = [stage for stage in stages if stage.left_out(recipe) is None]
+    if not chosen:
+        raise ConfigError("launch: the recipe has no stage to run; give one that has, or curate.sources")
+    return chosen
 
 
 def task_recipes(job: Job, recipe: Recipe) -> list[Recipe]:
-    """What each task of an array does: a recipe of its own."""
+    """What each task of an array does: a recipe of its own; none for a single job."""
     count = job.tasks or 0
-    if job.name == PARTS:
-        parts = [replace(recipe.curate, part=index, parts=count) for index in range(count)]
-        return [replace(recipe, curate=part) for part in parts]
-    models = list(recipe.evaluate.models.items())
-    shares = [dict(models[index::count]) for index in range(count)]
-    return [replace(recipe, evaluate=replace(recipe.evaluate, models=share)) for share in shares]
+    return [BY_NAME[job.stage].part(recipe, index, count) for index in range(count)]
 
 
-def _job(
-    recipe: Recipe, name: str, stage: str, after: tuple[str, ...], tasks_of_array: int | None = None
-) -> Job:
+def _job(recipe: Recipe, stage: Stage, name: str, after: tuple[str, ...], tasks: int | None = None) -> Job:
     launch = recipe.launch
-    on_gpus = stage in _ON_GPUS and launch.gpus_per_node > 0
-    nodes, tasks = _size(recipe, stage)
+    on_gpus = stage.on_gpus and launch.gpus_per_node > 0
+    nodes, processes = _size(recipe, stage)
     return Job(
         name=name,
-        stage=stage,
+        stage=stage.name,
         after=after,
-        tasks=tasks_of_array,
+        tasks=tasks,
         nodes=nodes,
-        tasks_per_node=tasks,
-        gpus_per_node=tasks if on_gpus else 0,
+        tasks_per_node=processes,
+        gpus_per_node=_gpus(recipe, stage, processes) if on_gpus else 0,
         cpus_per_task=_cores(recipe, stage),
         partition=launch.partition if on_gpus or launch.cpu_partition is None else launch.cpu_partition,
+        run_dir=stage.run_dir(recipe),
     )
 
 
-def _cores(recipe: Recipe, stage: str) -> int | None:
-    workers = {"curate": recipe.curate.workers, "tokenize": recipe.tokenize.workers}.get(stage, 1)
-    cores = max(recipe.launch.cpus_per_task or 1, workers)
+def _gpus(recipe: Recipe, stage: Stage, processes: int) -> int:
+    """GPUs on each node: one a process, but all for vLLM, which spreads one process over them."""
+    takes_all = stage.name == "evaluate" and recipe.evaluate.backend == "vllm"
+    return recipe.launch.gpus_per_node if takes_all else processes
+
+
+def _cores(recipe: Recipe, stage: Stage) -> int | None:
+    cores = max(recipe.launch.cpus_per_task or 1, stage.cores(recipe))
     return cores if cores > 1 else recipe.launch.cpus_per_task
 
 
-def _size(recipe: Recipe, stage: str) -> tuple[int, int]:
+def _size(recipe: Recipe, stage: Stage) -> tuple[int, int]:
     """(nodes, processes on each) of a stage.
 
     Raises:
         ConfigError: its processes do not fit.
     """
-    if stage == "pretrain":
+    if stage.name == "pretrain":
         return pretraining_size(recipe)
-    if stage != "finetune":
-        return 1, 1
-    processes, gpus = recipe.finetune.nproc, recipe.launch.gpus_per_node
-    if 0 < gpus < processes:
+    processes, gpus = stage.processes(recipe), recipe.launch.gpus_per_node
+    if stage.on_gpus and 0 < gpus < processes:
         raise ConfigError(
-            f"finetune.nproc: {processes} processes need a GPU each, a node has {gpus} "
-            "(launch.gpus_per_node); finetuning works on one node, lower finetune.nproc"
+            f"{stage.name}.nproc: {processes} processes need a GPU each, a node has {gpus} "
+            f"(launch.gpus_per_node); this stage works on one node, lower {stage.name}.nproc"
         )
     return 1, processes
 

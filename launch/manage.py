@@ -47,7 +47,7 @@ def _rows(job: Submitted, folder: Path) -> Iterator[tuple[str, ...]]:
         starts = str(int(detail.get("Restarts", "0")) + 1)
         yield name, job.id or "", state, _plain(detail.get("NodeList")), starts, detail.get("RunTime", "")
     if not job.tasks and not queue.details(job):
-        yield job.name, job.id or "", "finished" if finished else "unknown to SLURM", "", "", ""
+        yield job.name, job.id or "", "finished" if finished else "ended", "", "", ""
 
 
 def _state(detail: dict[str, str]) -> str:
@@ -61,8 +61,11 @@ def _plain(text: str | None) -> str:
 
 
 def _failures(job: Submitted, folder: Path) -> Iterator[str]:
-    """Why a job, or a task of its array, ended without its result."""
-    for detail in queue.details(job):
+    """Why a job, or a task of its array, ended without its result; by its log once SLURM has forgotten it."""
+    found = queue.details(job)
+    if not found and job.id is not None and job.missing_tasks(folder):
+        yield f"{job.name}: {explain({}, tail(_newest_log(job, folder)))}"
+    for detail in found:
         state = detail.get("JobState", "")
         if state in WAITING or state == "COMPLETED":
             continue
@@ -77,9 +80,17 @@ def logs(recipe: Recipe) -> None:
         _print_end(folder / local.LOG)
         return
     for job in queue.chosen(queue.read_record(folder), recipe.launch.job):
-        found = sorted(folder.glob(f"{job.name}-[0-9]*.log"), key=lambda path: path.stat().st_mtime)
-        for path in found[-(job.tasks or 1) :]:
+        for path in _logs(job, folder)[-(job.tasks or 1) :]:
             _print_end(path)
+
+
+def _logs(job: Submitted, folder: Path) -> list[Path]:
+    """Output of a job's submissions and tasks, the newest last."""
+    return sorted(folder.glob(f"{job.name}-[0-9]*.log"), key=lambda path: path.stat().st_mtime)
+
+
+def _newest_log(job: Submitted, folder: Path) -> Path:
+    return (_logs(job, folder) or [folder / "none"])[-1]
 
 
 def _print_end(path: Path) -> None:
@@ -112,7 +123,7 @@ def resume(recipe: Recipe) -> None:
     """
     folder = launch_folder(recipe)
     if local.is_last(folder):
-        local.start(_launched(folder), folder)
+        local.resume(_launched(folder), folder)
         return
     require_slurm()
     jobs = queue.read_record(folder)

@@ -144,11 +144,21 @@ def check_scripts(jobs: Sequence[Submitted], folder: Path) -> None:
 
 
 def details(job: Submitted) -> list[dict[str, str]]:
-    """What `scontrol` knows of a job and of its array's tasks; empty for one that SLURM has forgotten."""
+    """What `scontrol` knows of a job and of its array's tasks; empty for one that SLURM has forgotten.
+
+    Raises:
+        EnvironmentMissingError: there is no scontrol here.
+    """
     if job.id is None:
         return []
     words = ["scontrol", "show", "job", "--oneliner", job.id]
-    told = subprocess.run(words, text=True, capture_output=True, check=False).stdout
+    try:
+        told = subprocess.run(words, text=True, capture_output=True, check=False).stdout
+    except FileNotFoundError:
+        raise EnvironmentMissingError(
+            f"launch: job {job.id} is SLURM's, and scontrol is not on the PATH; ask on a login node of its "
+            "cluster, or remove jobs.json from <work_dir>/launch"
+        ) from None
     lines = [line for line in told.splitlines() if line.startswith("JobId=")]
     return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
 

@@ -2,7 +2,9 @@
 
 import re
 import shlex
+import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from launch.jobs import Job
@@ -11,6 +13,9 @@ from meditron.errors import REQUEUE_EXIT_CODE, ConfigError
 
 _SAFE_FOLDER = re.compile(r"[\w./+=,@][\w./+=,@-]*")
 """What sbatch takes literally in `#SBATCH --output`: no quotes, spaces, `%` or backslashes."""
+
+_START = 'echo "==> start $((${SLURM_RESTART_COUNT:-0} + 1)) of job $SLURM_JOB_ID on $SLURM_JOB_NODELIST"'
+"""Divides the output of a job's starts, which are in one file; `explain` looks at the last one."""
 
 _RANK = (
     "export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS "
@@ -49,14 +54,15 @@ fi"""
 # for the KillWait seconds that SLURM gives it.
 _HEALTH = """
 # Nodes are looked at before the start; those that fail are left out of the next one.
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | paste -s -d ,)
 unfit={unfit}-$SLURM_JOB_ID.unfit
 if ! {command}; then
     if [ -s "$unfit" ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {limit} ] && is_current; then
-        nodes=$(sort -u "$unfit" | paste -s -d ,)
-        echo "meditron: queued again without $nodes" >&2
+        excluded=$(sort -u "$unfit" | paste -s -d ,)
+        echo "meditron: queued again without $excluded" >&2
         trap '' TERM
         scontrol requeuehold "$SLURM_JOB_ID"
-        scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$nodes"
+        scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$excluded"
         scontrol release "$SLURM_JOB_ID"
         sleep 300
     fi
@@ -108,10 +114,12 @@ def script(job: Job, recipe: Recipe) -> str:
     """The whole sbatch script of one job."""
     launch, folder = recipe.launch, launch_folder(recipe)
     lines = ["#!/bin/bash", *(f"#SBATCH --{option}" for option in _options(job, launch, folder)), ""]
-    lines += ["set -eo pipefail", *launch.setup, *_exports(job, launch, folder)]
+    lines += [_START, "set -eo pipefail", *launch.setup, *_exports(launch, folder)]
+    if job.cpus_per_task is not None:
+        lines.append(f"export SRUN_CPUS_PER_TASK={job.cpus_per_task}")  # since 22.05 srun does not inherit it
     if job.processes > 1:
         lines += _MEETING_POINT.splitlines()
-    if job.saves:
+    if job.run_dir:
         lines += _with_restarts(job, recipe, folder)
     else:
         lines += ["", _stage(job, launch, folder)]
@@ -135,15 +143,25 @@ def _options(job: Job, launch: LaunchConfig, folder: Path) -> list[str]:
         "cpus-per-task": job.cpus_per_task,
         "mem": launch.memory,
         "time": launch.time_limit,
-        "signal": f"B:USR2@{launch.signal_seconds}" if job.saves else None,
+        "signal": f"B:USR2@{launch.signal_seconds}" if job.run_dir else None,
         "open-mode": "append",
         "output": folder / f"{job.name}-{'%A_%a' if job.tasks else '%j'}.log",
     }
     written = [f"{name}={value}" for name, value in options.items() if value is not None]
-    return [*written, "requeue" if launch.requeue else "no-requeue"]
+    further = [option.removeprefix("--") for option in launch.sbatch_options]
+    return [*written, "requeue" if launch.requeue else "no-requeue", *further]
 
 
-def _exports(job: Job, launch: LaunchConfig, folder: Path) -> list[str]:
+def local_script(recipe: Recipe) -> str:
+    """The script that runs all stages on this machine."""
+    launch, folder = recipe.launch, launch_folder(recipe)
+    words = [*launch.container, _python(launch), "-m", "meditron", "run", "--config"]
+    command = f"exec {shlex.join(words)} {folder}/recipe.yaml"
+    lines = ["#!/bin/bash", "set -eo pipefail", *launch.setup, *_exports(launch, folder), command]
+    return "\n".join(lines) + "\n"
+
+
+def _exports(launch: LaunchConfig, folder: Path) -> list[str]:
     values = {**launch.environment}
     if launch.scratch is not None:
         values["TMPDIR"] = launch.scratch
@@ -151,19 +169,16 @@ def _exports(job: Job, launch: LaunchConfig, folder: Path) -> list[str]:
     if launch.snapshot:
         place = f"{folder}/code" if folder.is_absolute() else f'"$PWD"/{folder}/code'
         lines.append(f'export PYTHONPATH={place}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1')
-    if job.cpus_per_task is not None:
-        lines.append(f"export SRUN_CPUS_PER_TASK={job.cpus_per_task}")  # since 22.05 srun does not inherit it
     return lines
 
 
 def _with_restarts(job: Job, recipe: Recipe, folder: Path) -> list[str]:
     """The stage between what looks before it and what starts it again."""
     launch, lines = recipe.launch, []
-    run_dir = recipe.pretrain.run_dir if job.stage == "pretrain" else recipe.finetune.run_dir
     fill = {"stage": job.stage, "limit": launch.max_idle_restarts, "code": REQUEUE_EXIT_CODE}
     if launch.requeue:
         lines.append(_IS_CURRENT)
-        checkpoints = shlex.quote(f"{run_dir}/checkpoints")
+        checkpoints = shlex.quote(f"{job.run_dir}/checkpoints")
         lines.append(_IDLE_STARTS.format(starts=folder / job.name, checkpoints=checkpoints, **fill))
     if _has_health_check(job, launch):
         command = _health(job, recipe, folder)
@@ -187,7 +202,7 @@ def _health(job: Job, recipe: Recipe, folder: Path) -> str:
     words += [word for path in (recipe.work_dir, launch.scratch) if path for word in ("--folder", path)]
     if launch.health_command is not None:
         words += ["--command", launch.health_command]
-    return f'{shlex.join([*_srun(job, launch), *words])} --unfit "$unfit"'
+    return f'{shlex.join([*_srun(job, launch), *words])} --nodes "$nodes" --unfit "$unfit"'
 
 
 def _stage(job: Job, launch: LaunchConfig, folder: Path) -> str:
@@ -199,10 +214,26 @@ def _stage(job: Job, launch: LaunchConfig, folder: Path) -> str:
 
 def _srun(job: Job, launch: LaunchConfig) -> list[str]:
     """What comes before the name of the Python module that all processes of a job run."""
-    python = launch.python or ("python" if launch.setup or launch.container else sys.executable)
     # A process that has saved and exits with 75 must not make srun kill the others, which may still save.
     words = ["srun", "--export=ALL", "--kill-on-bad-exit=0", *(["--wait=120"] if job.processes > 1 else [])]
     words += launch.srun_options
     if job.processes > 1:
         words += ["bash", "-c", _RANK, "rank"]
-    return [*words, *launch.container, python, "-m"]
+    return [*words, *launch.container, _python(launch), "-m"]
+
+
+def _python(launch: LaunchConfig) -> str:
+    return launch.python or ("python" if launch.setup or launch.container else sys.executable)
+
+
+def check_syntax(scripts: Iterable[str], setup: Sequence[str]) -> None:
+    """Have bash read every script.
+
+    Raises:
+        ConfigError: the lines of `launch.setup`, the only ones taken as they are, are no shell.
+    """
+    for text in scripts:
+        checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
+        if checked.returncode:
+            reason = checked.stderr.strip().splitlines()[-1]
+            raise ConfigError(f"launch.setup: {setup!r} is no valid shell ({reason}); correct the lines")

@@ -1,18 +1,17 @@
 """`meditron launch`: the stages of a recipe as SLURM jobs that wait for each other."""
 
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from launch import local, queue
 from launch.jobs import Job, plan_jobs, task_recipes
 from launch.queue import Submitted, say
-from launch.script import launch_folder, script
+from launch.script import check_syntax, launch_folder, script
 from launch.snapshot import write_snapshot
-from meditron.config import LaunchConfig, Recipe
+from meditron.config import Recipe
 from meditron.config.loading import dump_recipe
-from meditron.errors import ConfigError, EnvironmentMissingError
+from meditron.errors import EnvironmentMissingError
 from meditron.files import atomic_write_text
 
 
@@ -25,16 +24,17 @@ def main(recipe: Recipe) -> None:
         InputError: jobs of the same work folder are still at work.
     """
     folder = launch_folder(recipe)
-    if recipe.launch.local and not recipe.launch.dry_run:
-        local.start(recipe, folder)
+    if recipe.launch.local:
+        local.launch(recipe, folder)
         return
     jobs = plan_jobs(recipe)
     scripts = {job.name: script(job, recipe) for job in jobs}
-    _check_syntax(scripts, recipe.launch)
+    check_syntax(scripts.values(), recipe.launch.setup)
     if recipe.launch.dry_run:
         print(dry_run(jobs, scripts, folder), end="")
         return
     require_slurm()
+    local.require_idle(Path(recipe.work_dir))
     queue.require_idle(folder)
     _write(recipe, jobs, scripts, folder)
     submitted = [Submitted(name=job.name, stage=job.stage, after=job.after, tasks=job.tasks) for job in jobs]
@@ -64,16 +64,6 @@ def _write(recipe: Recipe, jobs: Sequence[Job], scripts: dict[str, str], folder:
             atomic_write_text(folder / f"{job.name}.{index}.yaml", dump_recipe(part))
     if recipe.launch.snapshot:
         write_snapshot(folder / "code")
-
-
-def _check_syntax(scripts: dict[str, str], launch: LaunchConfig) -> None:
-    for text in scripts.values():
-        checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
-        if checked.returncode:
-            reason = checked.stderr.strip().splitlines()[-1]
-            raise ConfigError(
-                f"launch.setup: {launch.setup!r} is no valid shell ({reason}); correct the lines"
-            )
 
 
 def dry_run(jobs: Sequence[Job], scripts: dict[str, str], folder: Path) -> str:

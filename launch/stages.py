@@ -18,6 +18,18 @@ _WITHOUT_EFFECT = {"workers", "nproc", "timeout_minutes"}
 """Settings that change how fast a stage works, not what it leaves."""
 
 
+def _one(recipe: Recipe) -> int:
+    return 1
+
+
+def _none(recipe: Recipe) -> None:
+    return None
+
+
+def _whole(recipe: Recipe, index: int, count: int) -> Recipe:
+    return recipe
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One verb of a recipe's way from sources to report."""
@@ -34,6 +46,19 @@ class Stage:
     """File or folder it leaves."""
     identity: Callable[[Path], str]
     """Hash of a whole output; raises ManifestError when it is missing, unfinished or damaged."""
+    on_gpus: bool = False
+    """Whether it computes with a model that belongs on GPUs, where there are any."""
+    processes: Callable[[Recipe], int] = _one
+    """Processes that it works in."""
+    cores: Callable[[Recipe], int] = _one
+    """CPU cores that each of them keeps busy."""
+    run_dir: Callable[[Recipe], str | None] = _none
+    """Run folder of a stage that saves on a signal and goes on from there; None for the others."""
+    tasks: Callable[[Recipe], int] = _one
+    """Tasks of the job array that does its work beforehand, so that it only puts their parts together; 1 for
+    a stage without."""
+    part: Callable[[Recipe, int, int], Recipe] = _whole
+    """The recipe of one task, by its index and their number."""
 
     def config_hash(self, recipe: Recipe) -> str:
         """Hash of what the recipe says about this stage."""
@@ -129,6 +154,14 @@ def _nothing_to_report(recipe: Recipe) -> str | None:
     return None if any(stage.left_out(recipe) is None for stage in others) else "no other stage has a part"
 
 
+def _part_of_curation(recipe: Recipe, index: int, count: int) -> Recipe:
+    return replace(recipe, curate=replace(recipe.curate, part=index, parts=count))
+
+
+def _part_of_evaluation(recipe: Recipe, index: int, count: int) -> Recipe:
+    return replace(recipe, evaluate=replace(recipe.evaluate, part=index, parts=count))
+
+
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="curate",
@@ -137,6 +170,9 @@ STAGES: tuple[Stage, ...] = (
         left_out=_no_sources,
         output=lambda recipe: Path(str(recipe.curate.output)),
         identity=_folder("corpus"),
+        cores=lambda recipe: recipe.curate.workers,
+        tasks=lambda recipe: recipe.launch.curate_tasks,
+        part=_part_of_curation,
     ),
     Stage(
         name="import",
@@ -153,6 +189,7 @@ STAGES: tuple[Stage, ...] = (
         left_out=_no_corpus,
         output=lambda recipe: Path(str(recipe.tokenize.output)),
         identity=_folder("shards"),
+        cores=lambda recipe: recipe.tokenize.workers,
     ),
     Stage(
         name="pretrain",
@@ -161,6 +198,9 @@ STAGES: tuple[Stage, ...] = (
         left_out=_no_pretraining,
         output=lambda recipe: Path(str(recipe.pretrain.run_dir)),
         identity=_training_run,
+        on_gpus=True,
+        processes=lambda recipe: recipe.pretrain.parallel.world_size,
+        run_dir=lambda recipe: recipe.pretrain.run_dir,
     ),
     Stage(
         name="export",
@@ -177,6 +217,9 @@ STAGES: tuple[Stage, ...] = (
         left_out=_no_instructions,
         output=lambda recipe: Path(str(recipe.finetune.run_dir)) / "model",
         identity=_folder("model"),
+        on_gpus=True,
+        processes=lambda recipe: recipe.finetune.nproc,
+        run_dir=lambda recipe: recipe.finetune.run_dir,
     ),
     Stage(
         name="evaluate",
@@ -185,6 +228,10 @@ STAGES: tuple[Stage, ...] = (
         left_out=_no_tasks,
         output=lambda recipe: Path(str(recipe.evaluate.output)),
         identity=_results,
+        on_gpus=True,
+        processes=lambda recipe: recipe.evaluate.nproc,
+        tasks=lambda recipe: recipe.launch.evaluate_tasks,
+        part=_part_of_evaluation,
     ),
     Stage(
         name="report",

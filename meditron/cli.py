@@ -120,6 +120,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     if arguments and arguments[0] in verb.actions:
         action, *arguments = arguments
         verb = verb._replace(entry=f"{verb.actions_module}:{action.replace('-', '_')}")
+    elif arguments and verb.actions and not verb.words:
+        _check_first_word(name, verb, arguments[0])
     arguments = name_words(verb, arguments)
     from meditron.config.loading import build_parser, dump_recipe, parse_recipe
 
@@ -131,12 +133,25 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     return _entry(verb)(recipe) or 0
 
 
+def _check_first_word(name: str, verb: Verb, word: str) -> None:
+    if not word.startswith("-") and not os.path.exists(word):
+        from meditron.config.check import suggest
+
+        raise ConfigError(f"{name}: {word!r} is neither a file nor an action{suggest(word, verb.actions)}")
+
+
 def name_words(verb: Verb, arguments: Sequence[str]) -> list[str]:
-    """Arguments with each switch as its setting, and words before the first option as the value of theirs."""
+    """Arguments with each switch as its setting, and words before the first option as the value of theirs.
+
+    Those words are recipes, as in `meditron launch recipe.yaml`, where the verb has no other use for them.
+    """
     settings = {switch: f"--{setting}" for switch, setting in verb.switches}
     arguments = [word for given in arguments for word in _spelled_out(given, settings)]
-    words = [*takewhile(lambda word: not word.startswith("-"), arguments)] if verb.words else []
-    named = [f"--{verb.words}", json.dumps(words)] if words else []
+    words = [*takewhile(lambda word: not word.startswith("-"), arguments)]
+    if words and verb.words:
+        named = [f"--{verb.words}", json.dumps(words)]
+    else:
+        named = [part for word in words for part in ("--config", word)]
     return [*named, *arguments[len(words) :]]
 
 
@@ -154,7 +169,7 @@ def _help() -> str:
     verbs = "\n".join(f"  {name:<10} {verb.help}" for name, verb in VERBS.items())
     codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
     return (
-        "usage: meditron COMMAND --config RECIPE.yaml [--section.field VALUE ...]\n\n"
+        "usage: meditron COMMAND [--config] RECIPE.yaml [--section.field VALUE ...]\n\n"
         "From raw medical literature to a medical language model, with its evidence.\n\n"
         f"commands:\n{verbs}\n\n"
         "Every command takes --print_config (the resolved recipe), --debug (tracebacks) and --help.\n\n"

@@ -23,6 +23,8 @@ from meditron.progress import progress
 TREE_MODELS = ("llama",)
 """Model types with plain causal attention, which a mask may replace and cached keys may precede."""
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 8192
+NOT_MINE: Value = {"logprob": 0.0, "greedy": False, "text": ""}
+"""Stands for the answer that another part of the work finds; nothing that is made of it is kept."""
 Pair = tuple[Any, list[int], list[int]]
 """What was asked, tokens of the prompt, tokens of the answer."""
 
@@ -124,7 +126,9 @@ class MeditronLM(HFLM):  # type: ignore[misc]
         return {key: index for key, index in own.items() if key in unknown}
 
     def _collected(self, keys: Sequence[str]) -> list[Value]:
-        """The answers of all processes."""
+        """The answers of all processes; a stand-in for what a process that works apart has not computed."""
+        if self._team.apart:
+            return [self._answers.get(key) or NOT_MINE for key in keys]
         if self._team.size > 1:
             self._team.wait()
             self._answers.read()

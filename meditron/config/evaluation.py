@@ -239,6 +239,11 @@ class EvaluateConfig:
     nproc: int = 1
     """Processes to start on this machine, one a GPU where there are any; they share the answers of each
     model. Ignored inside a process that another launcher started as one of several."""
+    part: int | None = None
+    """Answer only this share of the questions, counted from 0, of `parts` equal ones, and keep the answers
+    for an evaluation without it: for jobs on several machines."""
+    parts: int = 1
+    """Shares of the questions, where `part` is set."""
     max_length: int | None = None
     """Longest prompt with its answer in tokens; longer prompts lose their beginning, and are counted.
     Default: the model's own limit."""
@@ -255,6 +260,8 @@ class EvaluateConfig:
         fraction = self.max_bad_fraction
         require(0 <= fraction <= 1, "evaluate.max_bad_fraction", fraction, "must be between 0 and 1")
         require(self.nproc >= 1, "evaluate.nproc", self.nproc, "must be at least 1")
+        part, rule = self.part, f"must be from 0 to {self.parts - 1} (evaluate.parts is {self.parts})"
+        require(part is None or 0 <= part < self.parts, "evaluate.part", part, rule)
         alone = self.backend != "vllm" or self.nproc == 1
         require(alone, "evaluate.nproc", self.nproc, "must be 1 with backend vllm, which takes all GPUs")
         for name in ("batch_tokens", "max_length"):

@@ -19,9 +19,29 @@ STAGE_NAMES = (
 """Every stage, in the order of the work; `import` is before `tokenize`, which may need its tokenizer."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+,-]*", re.ASCII)
+_OPTION = re.compile(r"--(?P<name>[a-z][a-z-]+)(?:=[A-Za-z0-9_.,:@+/%&|*()\[\]-]+)?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _MEMORY = re.compile(r"\d+[KMGT]?", re.ASCII)
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})", re.ASCII)
+OWN_OPTIONS = (
+    "job-name",
+    "partition",
+    "account",
+    "qos",
+    "array",
+    "nodes",
+    "ntasks-per-node",
+    "gpus-per-node",
+    "cpus-per-task",
+    "mem",
+    "time",
+    "signal",
+    "open-mode",
+    "output",
+    "requeue",
+    "no-requeue",
+)
+"""Options of sbatch that the launcher sets itself."""
 _MAX_SIGNAL_SECONDS = 65535  # the limit of sbatch --signal
 
 
@@ -46,7 +66,8 @@ class LaunchConfig:
     dry_run: bool = False
     """Print the exact scripts and the commands that submit them, and write nothing."""
     local: bool = False
-    """Run the stages on this machine, in the background, instead of submitting jobs."""
+    """Run the stages on this machine, in the background, instead of submitting jobs. What is SLURM's
+    (partitions, nodes, limits, arrays) has no meaning then."""
     job: str | None = None
     """The one job that `launch status`, `logs` and `cancel` are about, such as `pretrain`. Default: all."""
     job_name: str = "meditron"
@@ -72,6 +93,9 @@ class LaunchConfig:
     goes on."""
     memory: str | None = None
     """Memory of a node, such as `64G`; `0` is all of it. Default: the cluster's."""
+    sbatch_options: list[str] = field(default_factory=list)
+    """Further options of sbatch for every job, each `--name` or `--name=value`, such as `--constraint=a100`,
+    `--reservation=med` or `--exclude=node[7-9]`; none that the launcher sets itself."""
     setup: list[str] = field(default_factory=list)
     """Lines of shell at the head of each job, taken as they are: `module load cuda`,
     `source .venv/bin/activate`."""
@@ -94,7 +118,8 @@ class LaunchConfig:
     curate_tasks: int = 1
     """Tasks of the job array that reads the sources; more than 1 reads them on as many cores or nodes."""
     evaluate_tasks: int = 1
-    """Tasks of the job array that evaluates the models; each takes its share of `evaluate.models`."""
+    """Tasks of the job array that answers the questions of evaluation; each takes its share of them, for
+    every model."""
     snapshot: bool = True
     """Run the jobs from a copy of this package's code in `<work_dir>/launch/code`, so that a later change
     of the code does not reach jobs that wait or are queued again."""
@@ -140,6 +165,11 @@ class LaunchConfig:
         require(fits, "launch.memory", memory, "must be a number with K, M, G or T, such as 64G")
 
     def _check_texts(self) -> None:
+        for option in self.sbatch_options:
+            match, key = _OPTION.fullmatch(option), "launch.sbatch_options"
+            require(match is not None, key, option, "is no plain --name or --name=value of sbatch")
+            own = match is not None and match["name"] in OWN_OPTIONS
+            require(not own, key, option, "is set by the launcher; see the other settings of `launch`")
         for name, value in self.environment.items():
             fits = _VARIABLE.fullmatch(name) is not None
             require(fits, "launch.environment", name, "is no name of an environment variable")

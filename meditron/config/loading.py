@@ -42,7 +42,7 @@ def build_parser(prog: str, description: str, sections: Sequence[str]) -> Recipe
     """A parser of all recipe fields whose help shows the recipe's own fields and `sections`."""
     parser = RecipeParser(
         prog=prog,
-        usage=f"{prog} --config RECIPE.yaml [--section.field VALUE ...]",
+        usage=f"{prog} [--config] RECIPE.yaml [--section.field VALUE ...]",
         description=description,
         exit_on_error=False,
         print_config=None,
@@ -67,7 +67,7 @@ def parse_recipe(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Reci
     _check_flags(arguments)
     clusters = [word for path in _values(arguments, "--cluster") for word in ("--config", _cluster(path))]
     try:
-        namespace = parser.parse_args([*_recipes_first(arguments, clusters)])
+        namespace = parser.parse_args(_files_first(arguments, clusters))
         built = parser.instantiate(namespace)
     except ArgumentError as error:
         raise ConfigError(_one_sentence(error)) from error
@@ -103,13 +103,17 @@ def _values(arguments: Sequence[str], option: str) -> Iterator[str]:
             yield argument.removeprefix(f"{option}=")
 
 
-def _recipes_first(arguments: Sequence[str], clusters: Sequence[str]) -> Iterator[str]:
-    """The command line with the cluster's settings after the recipes and before all that overrides them."""
-    ends = [index + 1 for index, word in enumerate(arguments) if f"{word}=".startswith("--config=")]
-    end = min(ends[-1] + (arguments[ends[-1] - 1] == "--config"), len(arguments)) if ends else 0
-    yield from arguments[:end]
-    yield from clusters
-    yield from arguments[end:]
+def _files_first(arguments: Sequence[str], clusters: Sequence[str]) -> list[str]:
+    """The command line with recipes, then clusters, before all that overrides them."""
+    recipes: list[str] = []
+    others: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--config":
+            recipes += [word, next(words, "")]
+        else:
+            (recipes if word.startswith("--config=") else others).append(word)
+    return [*recipes, *clusters, *others]
 
 
 def _check_file(path: str) -> None:

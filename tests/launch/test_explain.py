@@ -38,3 +38,15 @@ def test_an_unknown_failure_shows_the_last_words() -> None:
     told = explain({"JobState": "FAILED", "ExitCode": "2:0"}, "a\nmeditron: x.lr: 5 is too much\nsrun: error")
     assert told == "failed (exit code 2:0). The log ends with: 'meditron: x.lr: 5 is too much'."
     assert explain({"JobState": "FAILED"}, "") == "failed (exit code unknown). It left no output."
+
+
+def test_only_the_last_start_of_a_job_is_explained() -> None:
+    starts = [f"==> start {number} of job 7 on n[1-2]\n" for number in (1, 2)]
+    log = f"{starts[0]}{GPU}\n{starts[1]}{NCCL}\n"
+    assert explain({"JobState": "FAILED"}, log).startswith("processes lost each other: ")
+    assert explain({"JobState": "FAILED"}, f"{starts[0]}{GPU}\n{starts[1]}").endswith("It left no output.")
+
+
+def test_what_slurm_has_forgotten_is_explained_by_its_log() -> None:
+    assert explain({}, NCCL).startswith("processes lost each other: ")
+    assert explain({}, "a\n") == "failed (exit code unknown). The log ends with: 'a'."

@@ -1,7 +1,11 @@
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from launch.health import Finding, ecc_problems, local_problems, unfit_nodes
+from torch.distributed import HashStore
+
+from launch.health import ecc_problems, local_problems
+from launch.meeting import Finding, exchange, unfit_nodes
 
 
 def options(**values: object) -> argparse.Namespace:
@@ -38,3 +42,22 @@ def test_a_clock_that_is_off_makes_a_node_unfit() -> None:
     findings = [Finding(node=node, problems=(), clock=clock) for node, clock in clocks.items()]
     findings.append(Finding(node="n1", problems=("GPU 1 is hot",), clock=100.0))
     assert unfit_nodes(findings) == {"n1": ["GPU 1 is hot"], "n3": ["the clock is +60 s off"]}
+
+
+def meet(count: int, said: dict[int, tuple[str, ...]], seconds: float) -> list[dict[str, list[str]]]:
+    """What each of the processes in `said` hears, of `count` on half as many nodes."""
+    store, nodes = HashStore(), [f"n{rank // 2}" for rank in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        asked = [pool.submit(exchange, store, rank, nodes, some, seconds) for rank, some in said.items()]
+        return [answer.result() for answer in asked]
+
+
+def test_all_processes_hear_of_every_problem() -> None:
+    assert meet(4, {0: (), 1: (), 2: (), 3: ()}, 60) == [{}] * 4
+    told = meet(4, {0: (), 1: (), 2: ("fan broken", "hot"), 3: ()}, 60)
+    assert told == [{"n1": ["fan broken", "hot"]}] * 4
+
+
+def test_a_process_that_never_comes_makes_its_node_unfit() -> None:
+    told = meet(6, {0: (), 1: (), 2: ("hot",), 3: (), 4: ()}, 1.0)
+    assert told == [{"n1": ["hot"], "n2": ["process 5 does not answer"]}] * 5

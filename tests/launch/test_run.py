@@ -1,4 +1,3 @@
-import json
 import signal
 import subprocess
 import sys
@@ -9,92 +8,10 @@ import pytest
 
 from launch.record import only_one
 from launch.run import run_stages
-from meditron.config import CurateConfig, FinetuneConfig, Recipe, RunConfig, SourceConfig, resolve
+from meditron.config import Recipe, RunConfig, resolve
 from meditron.config.loading import dump_recipe
 from meditron.errors import ConfigError, InputError, StageError
-
-FAKE_VERBS = '''
-"""Stands for `python -m meditron`: each stage writes what the real one would, and its name to calls.txt."""
-import signal, sys, time
-from pathlib import Path
-import yaml
-from meditron.manifest import write_manifest
-from meditron.runs import RunFolder
-
-verb, recipe = sys.argv[1], yaml.safe_load(Path(sys.argv[3]).read_text())
-work = Path(recipe["work_dir"])
-with open(work / "calls.txt", "a") as calls:
-    calls.write(verb + "\\n")
-fault = (work / f"{verb}.fault").read_text() if (work / f"{verb}.fault").exists() else ""
-if fault.isdigit():
-    sys.exit(int(fault))
-if fault == "wait":
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, lambda *_: sys.exit(75))
-    (work / "waiting").touch()
-    time.sleep(60)
-if fault == "wait-deaf":
-    (work / "waiting").touch()
-    time.sleep(60)
-if fault == "nothing":
-    sys.exit(0)
-
-def folder(path, kind):
-    path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "content").write_text(verb)
-    write_manifest(path, kind=kind, config={"seed": recipe["seed"]}, inputs={}, counts={})
-
-if verb == "curate":
-    folder(recipe["curate"]["output"], "corpus")
-elif verb == "tokenize":
-    folder(recipe["tokenize"]["output"], "shards")
-elif verb == "import":
-    folder(recipe["model"]["import_to"], "model")
-elif verb == "pretrain":
-    run = RunFolder(recipe["pretrain"]["run_dir"]).create({}, "pretrain")
-    folder(run.checkpoints / "step_00000001", "checkpoint")
-    run.mark("finished")
-elif verb == "export":
-    folder(recipe["export"]["output"], "model")
-elif verb == "finetune":
-    folder(Path(recipe["finetune"]["run_dir"]) / "model", "model")
-elif verb == "evaluate":
-    folder(Path(recipe["evaluate"]["output"]) / "model", "results")
-elif verb == "report":
-    Path(recipe["report"]["output"]).write_text("<html>")
-'''
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> list[str]:
-    script = tmp_path / "verbs.py"
-    script.write_text(FAKE_VERBS)
-    return [sys.executable, str(script)]
-
-
-def make_recipe(tmp_path: Path, *, seed: int = 1, epochs: int = 1, from_stage: str | None = None) -> Recipe:
-    recipe = Recipe(
-        work_dir=str(tmp_path / "work"),
-        seed=seed,
-        curate=CurateConfig(sources={"a": SourceConfig(path="a", reader="jsonl")}),
-        finetune=FinetuneConfig(data=["x.jsonl"], epochs=epochs),
-        run=RunConfig(from_stage=from_stage),
-    )
-    recipe.pretrain.train_steps = 7
-    return resolve(recipe)
-
-
-def calls(tmp_path: Path) -> list[str]:
-    path = tmp_path / "work" / "calls.txt"
-    found = path.read_text().split() if path.exists() else []
-    path.unlink(missing_ok=True)
-    return found
-
-
-def records(tmp_path: Path) -> dict[str, dict]:
-    return json.loads((tmp_path / "work" / "run.json").read_text())["stages"]
-
+from tests.launch.conftest import calls, make_recipe, records
 
 ALL = ["curate", "tokenize", "pretrain", "export", "finetune", "report"]
 

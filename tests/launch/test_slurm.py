@@ -13,7 +13,7 @@ from launch.script import launch_folder, script
 from launch.slurm import dry_run, main
 from meditron.cli import main as command_line
 from meditron.config import FinetuneConfig, LaunchConfig, Recipe, resolve
-from meditron.config.launch import slurm_seconds
+from meditron.config.launch import OWN_OPTIONS, slurm_seconds
 from meditron.config.loading import load_recipe
 from meditron.config.pretrain import ParallelConfig, PretrainConfig
 from meditron.errors import ConfigError, EnvironmentMissingError
@@ -65,7 +65,7 @@ def small(launch: LaunchConfig, work_dir: str = "runs/x", **parallel: int) -> Re
             (
                 "--launch.container", "[apptainer, exec, --nv, my image.sif]", "--launch.srun_options",
                 "['--container-image=a b']", "--launch.requeue", "false", "--launch.nodes", "8",
-                "--launch.setup", "[]",
+                "--launch.setup", "[]", "--launch.sbatch_options", "['--constraint=a100&ib', --exclusive]",
             ),
         ),
     ],
@@ -146,7 +146,30 @@ def test_line_breaks_and_control_characters_are_refused(name: str, value: str) -
         LaunchConfig(**{name: wrapped})
 
 
+EVERYTHING = LaunchConfig(
+    partition="a", account="a", qos="a", cpus_per_task=2, memory="1G", sbatch_options=["--exclusive"]
+)
 UNSAFE = set("\n\r'\"\\$`; #&|<>(){}*~!%\t\0")
+
+
+@settings(max_examples=80, deadline=None)
+@given(value=texts.filter(lambda text: bool(set(text) & (UNSAFE - set("&|()*%"))) or not text))
+def test_options_of_sbatch_are_plain(value: str) -> None:
+    for option in (value, f"--comment={value}"):
+        with pytest.raises(
+            ConfigError, match=r"launch\.sbatch_options: .* is no plain --name or --name=value"
+        ):
+            LaunchConfig(sbatch_options=[option])
+
+
+def test_the_launcher_s_own_options_cannot_be_overridden() -> None:
+    written = {
+        line.removeprefix("#SBATCH --").split("=")[0] for line in directives(pretrain_script(EVERYTHING))
+    }
+    assert written - {"exclusive"} <= set(OWN_OPTIONS)
+    for name in OWN_OPTIONS:
+        with pytest.raises(ConfigError, match="is set by the launcher"):
+            LaunchConfig(sbatch_options=[f"--{name}=1"])
 
 
 @settings(max_examples=80, deadline=None)

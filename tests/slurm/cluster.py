@@ -54,7 +54,10 @@ MinJobAge=3600
 AccountingStorageType=accounting_storage/none
 NodeName=DEFAULT CPUS=32 RealMemory=100000 State=UNKNOWN
 {nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=ALL Default=YES PriorityTier=2 PreemptMode=OFF MaxTime=INFINITE State=UP
+PartitionName=low Nodes=ALL PriorityTier=1 GraceTime=10 MaxTime=INFINITE State=UP
 """
 
 

@@ -1,5 +1,6 @@
 """The demo's whole way as jobs that wait for each other, on a real Slurm, with a tiny model."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ gpus_per_node: 0
 nodes: 2
 time_limit: "10"
 signal_seconds: 60
+evaluate_tasks: 2
 environment: {OMP_NUM_THREADS: "1"}
 """
 
@@ -44,7 +46,8 @@ def test_the_demo_goes_its_way_as_jobs(cluster: Cluster, tmp_path: Path) -> None
     assert main(["launch", *words]) == 0
     jobs = {job.name: job for job in read_record(tmp_path / "work/launch")}
     ids = {name: str(job.id) for name, job in jobs.items()}
-    assert list(jobs) == ["curate", "tokenize", "pretrain", "export", "finetune", "evaluate", "report"]
+    stages = ["curate", "tokenize", "pretrain", "export", "finetune", "evaluate", "report"]
+    assert list(jobs) == [*stages[:5], "evaluate-parts", *stages[5:]]
     run = RunFolder(tmp_path / "work/pretrain")
     until(lambda: steps(run), 300)
     cluster.run("scancel", "--signal=USR2", "--batch", ids["pretrain"])
@@ -55,6 +58,18 @@ def test_the_demo_goes_its_way_as_jobs(cluster: Cluster, tmp_path: Path) -> None
     told = (tmp_path / f"work/launch/pretrain-{ids['pretrain']}.log").read_text()
     assert "pretrain ended with code 75; it is queued again" in told
     assert (tmp_path / "work/report.html").is_file()
+    assert main(["evaluate", *words, "--evaluate.output", str(tmp_path / "alone")]) == 0
+    assert answers(tmp_path / "work/results") == answers(tmp_path / "alone")
+    for file in (tmp_path / "work/results").glob("*/results.json"):
+        assert json.loads(file.read_text())["answers"]["computed"] == 0  # its two parts had done all
+
+
+def answers(folder: Path) -> dict[str, dict[str, str]]:
+    """All that was asked and answered, by model and file."""
+    return {
+        path.parent.name: {file.name: file.read_text() for file in path.parent.glob("samples-*.jsonl")}
+        for path in folder.glob("*/results.json")
+    }
 
 
 def steps(run: RunFolder) -> list[int]:

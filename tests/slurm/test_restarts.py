@@ -72,6 +72,19 @@ def test_a_job_that_saved_is_queued_again(cluster: Cluster, tmp_path: Path) -> N
     assert (tmp_path / "work/launch/done/pretrain").exists()
 
 
+def test_a_preempted_job_saves_and_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    """SLURM gives the processes TERM and some time, and takes a script that ends by itself for finished."""
+    job = launch(tmp_path, UNTIL_TOLD, partition="low")
+    until(lambda: log(tmp_path, job).count("start 0 rank") == 4, 60)
+    everything = (f"--nodes={cluster.size}", "--ntasks-per-node=32", "--output=/dev/null", "--wrap=sleep 1")
+    cluster.run("sbatch", "--partition=main", *everything)
+    until(lambda: cluster.state(job) == "COMPLETED", 120)
+    told = log(tmp_path, job)
+    for rank in range(4):
+        assert f"end 0 rank {rank} signals [15] on" in told
+        assert f"end 1 rank {rank} signals [] on" in told
+
+
 def test_a_cancelled_job_does_not_come_back(cluster: Cluster, tmp_path: Path) -> None:
     job = launch(tmp_path, UNTIL_TOLD)
     until(lambda: log(tmp_path, job).count("start 0 rank") == 4, 60)

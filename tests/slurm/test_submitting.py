@@ -141,6 +141,13 @@ def test_cancelled_jobs_do_not_come_back(
     assert "curate: cancelled: The job was cancelled" in told
     assert main(["launch", "logs", *recipe]) == 0
     assert "CANCELLED AT" in capsys.readouterr().out
+    record = tmp_path / "work/launch/jobs.json"
+    forgotten = record.read_text().replace(f'"{job_id(tmp_path, "curate")}"', '"987654"')
+    record.write_text(forgotten)  # SLURM forgets a job some minutes after its end
+    assert main(["launch", "status", *recipe]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "curate 987654 ended" in told
+    assert "curate: cancelled: The job was cancelled" in told
 
 
 def test_scripts_are_ones_that_bash_and_sbatch_take(cluster: Cluster) -> None:
