@@ -34,7 +34,7 @@ SHAPING = (
     "optimizer",
 )
 """Settings that must stay when a run is resumed; layout, recomputation and intervals may change."""
-ADDED = ("reset_attention_mask", "optimizer.decay_steps", "optimizer.schedule_steps")
+ADDED = ("reset_attention_mask", "fp8", "optimizer.decay_steps", "optimizer.schedule_steps")
 """Of the same kind, but younger than some checkpoints: left out of their identity while they are unset."""
 
 
@@ -132,6 +132,10 @@ def _check(recipe: Recipe) -> "Architecture":
         layout.virtual_pipeline_model_parallel_size,
     )
     require_trackers(config.trackers)
+    if config.fp8:
+        from meditron.models.megatron.fp8 import require_fp8
+
+        require_fp8()
     read_manifest(str(config.shards), kind="shards", check_files="size")
     vocab_size = int(_table(config)["vocab_size"])
     if vocab_size > architecture.vocab_size:

@@ -30,6 +30,17 @@ class ParallelConfig:
     distributed_optimizer: bool = True
     """Share out the optimizer's states over the data-parallel processes (ZeRO stage 1). Of the engine
     `megatron`; for the other see `pretrain.deepspeed.zero_stage`."""
+    overlap_grad_reduce: bool = False
+    """Sum gradients over the data-parallel processes while the backward pass goes on, a bucket at a time."""
+    overlap_param_gather: bool = False
+    """Fetch the updated weights from the other data-parallel processes while the next forward pass goes on.
+    Needs `distributed_optimizer` and `overlap_grad_reduce`, whose buckets it uses."""
+    ddp_bucket_size: int | None = None
+    """Parameters of a bucket of `overlap_grad_reduce`. Default: 40 million, or a million for each
+    data-parallel process where that is more (Megatron's)."""
+    context_parallel_size: int = 1
+    """Processes that share the tokens of a sample. Only 1: more is refused, as the attention core used here
+    sees whole samples."""
 
     def __post_init__(self) -> None:
         for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size"):
@@ -47,6 +58,22 @@ class ParallelConfig:
             self.sequence_parallel,
             "needs tensor_model_parallel_size above 1",
         )
+        require(
+            self.context_parallel_size == 1,
+            "pretrain.parallel.context_parallel_size",
+            self.context_parallel_size,
+            "is not supported (it needs TransformerEngine's attention); for long samples raise "
+            "tensor_model_parallel_size with sequence_parallel, or set pretrain.recompute to full",
+        )
+        self._check_overlap()
+
+    def _check_overlap(self) -> None:
+        gather, fits = self.overlap_param_gather, self.distributed_optimizer and self.overlap_grad_reduce
+        rule = "needs distributed_optimizer and overlap_grad_reduce"
+        require(fits or not gather, "pretrain.parallel.overlap_param_gather", gather, rule)
+        size, field_name = self.ddp_bucket_size, "pretrain.parallel.ddp_bucket_size"
+        require(size is None or size >= 1, field_name, size, "must be at least 1")
+        require(size is None or self.overlap_grad_reduce, field_name, size, "needs overlap_grad_reduce")
 
     @property
     def world_size(self) -> int:
@@ -59,7 +86,8 @@ class DeepSpeedConfig:
     """The engine `deepspeed`: what ZeRO shares out over the data-parallel processes, and where it is kept."""
 
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """0: nothing is shared out; 1: the optimizer's states; 2: gradients as well; 3: weights as well."""
+    """0: nothing is shared out (fp32 only); 1: the optimizer's states; 2: gradients as well; 3: weights as
+    well."""
     offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
     """Keep the optimizer's states in main memory (stages 1 to 3) or on `nvme_path` (stage 3)."""
     offload_parameters: Literal["none", "cpu", "nvme"] = "none"
@@ -225,6 +253,9 @@ class PretrainConfig:
     """Steps of the whole run, and length of the learning-rate schedule."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Number format of weights and activations; master weights and optimizer states are fp32 always."""
+    fp8: bool = False
+    """Matrix products of the layers in fp8 (E4M3 forward, E5M2 backward), the rest as `precision: bf16` says.
+    Needs the engine `megatron`, TransformerEngine and a GPU of the kind Ada, Hopper or newer."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activation checkpointing: what the backward pass computes again instead of keeping it. `selective`: the
     attention between queries, keys and values (arXiv 2205.05198); `full`: each layer from its input."""
@@ -270,6 +301,7 @@ class PretrainConfig:
             f"is more than pretrain.train_steps ({self.train_steps})",
         )
         self._check_engine()
+        require(not self.fp8 or self.precision == "bf16", "pretrain.fp8", self.fp8, "needs precision bf16")
         schedule = self.optimizer.schedule_steps
         rule = f"is less than pretrain.train_steps ({self.train_steps})"
         fits = schedule is None or schedule >= self.train_steps
@@ -306,8 +338,15 @@ class PretrainConfig:
         for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size"):
             size = getattr(layout, name)
             require(size == 1, f"pretrain.parallel.{name}", size, rule)
+        for name in ("overlap_grad_reduce", "overlap_param_gather"):
+            wished = getattr(layout, name)
+            require(not wished, f"pretrain.parallel.{name}", wished, rule)
         require(self.recompute != "selective", "pretrain.recompute", self.recompute, rule)
-        require(not self.compile, "pretrain.compile", self.compile, rule)
+        summed = self.deepspeed.zero_stage > 0 or self.precision == "fp32"  # in fp32, as is promised
+        rule_0 = "needs precision fp32; in bf16 use 1, which keeps the sums of gradients in fp32"
+        require(summed, "pretrain.deepspeed.zero_stage", self.deepspeed.zero_stage, rule_0)
+        for name in ("compile", "fp8"):
+            require(not getattr(self, name), f"pretrain.{name}", getattr(self, name), rule)
 
     @property
     def num_microbatches(self) -> int:

@@ -77,9 +77,19 @@ class DeepSpeedEngine:
     def __init__(self, architecture: Architecture, config: PretrainConfig) -> None:
         self._deepspeed = import_deepspeed()
         self._architecture, self._config = architecture, config
+        self._check_nvme()
         has_gpu = torch.cuda.is_available()
         self.device = torch.device("cuda", torch.cuda.current_device()) if has_gpu else torch.device("cpu")
         self.data_parallel_rank: int = dist.get_rank()
+
+    def _check_nvme(self) -> None:
+        zero = self._config.deepspeed
+        wished = "nvme" in (zero.offload_optimizer, zero.offload_parameters)
+        if wished and not self._deepspeed.ops.__compatible_ops__["async_io"]:
+            raise EnvironmentMissingError(
+                "pretrain.deepspeed: offloading to nvme needs DeepSpeed's operator async_io, which cannot be "
+                "built here; install libaio with its headers, or offload to cpu"
+            )
 
     def build(self, weights: WeightSource) -> None:
         """Make model and optimizer, filled from Hugging Face tensors."""

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from meditron.config.pretrain import PretrainConfig
 from meditron.errors import CheckpointError, DiskFullError
 from meditron.models.architecture import Architecture
+from meditron.models.megatron import fp8
 from meditron.models.megatron.cpu import quiet_import, training_device
 from meditron.models.megatron.llama import build_chunks
 from meditron.models.megatron.weights import load_weights
@@ -74,6 +75,7 @@ class MegatronEngine:
             max_sequence_length=config.sequence_length,
             sequence_parallel=config.parallel.sequence_parallel,
             **_RECOMPUTE[config.recompute],
+            **(fp8.SETTINGS if config.fp8 else {}),
         )
         for chunk in self._chunks:
             load_weights(chunk, self._architecture, weights)
@@ -83,17 +85,26 @@ class MegatronEngine:
                     layer.compile()
         # All chunks share one configuration, which the schedules read.
         self._settings: Any = self._chunks[0].config
-        self._ddp: list[Any] = [self._distributed(chunk) for chunk in self._chunks]
+        self._ddp: list[Any] = [self._distributed(n, chunk) for n, chunk in enumerate(self._chunks)]
         self._optimizer: Any = get_megatron_optimizer(self._optimizer_config(), self._ddp)
         self._settings.finalize_model_grads_func = finalize_model_grads
+        if config.parallel.overlap_grad_reduce:  # buckets are sent in the last micro-batch only
+            self._settings.no_sync_func = [chunk.no_sync for chunk in self._ddp]
+            if len(self._ddp) == 1:
+                (self._settings.no_sync_func,) = self._settings.no_sync_func
 
-    def _distributed(self, chunk: Any) -> Any:  # noqa: ANN401 - the library is not typed
+    def _distributed(self, number: int, chunk: Any) -> Any:  # noqa: ANN401 - the library is not typed
         layout = self._config.parallel
         inner = Float16Module(self._settings, chunk) if self._bf16 else chunk
         settings = DistributedDataParallelConfig(
-            grad_reduce_in_fp32=True, use_distributed_optimizer=layout.distributed_optimizer
+            grad_reduce_in_fp32=True,
+            use_distributed_optimizer=layout.distributed_optimizer,
+            overlap_grad_reduce=layout.overlap_grad_reduce,
+            overlap_param_gather=layout.overlap_param_gather,
+            bucket_size=layout.ddp_bucket_size,
         )
-        return DistributedDataParallel(self._settings, settings, inner)
+        # Only the first chunk's messages stand in anybody's way, as in Megatron-LM.
+        return DistributedDataParallel(self._settings, settings, inner, disable_bucketing=number > 0)
 
     def _optimizer_config(self) -> OptimizerConfig:
         settings = self._config.optimizer
@@ -109,6 +120,7 @@ class MegatronEngine:
             bf16=self._bf16,
             params_dtype=torch.bfloat16 if self._bf16 else torch.float32,
             use_distributed_optimizer=self._config.parallel.distributed_optimizer,
+            overlap_param_gather=self._config.parallel.overlap_param_gather,
         )
 
     def _passes(self, tensors_MBS: tuple[Tensor | None, ...]) -> Iterator[tuple[Tensor | None, ...]]:
@@ -191,9 +203,16 @@ class MegatronEngine:
             DiskFullError: the disk or quota is used up.
             CheckpointError: it cannot be written for another reason.
         """
+        self._finish_param_gather()
         with _saving_errors(folder):
             writing = MegatronWriting(self._state(is_loading=False), folder, background=background)
         return _Explained(writing, folder)
+
+    def _finish_param_gather(self) -> None:
+        """Fetch the weights that the other processes updated, if that was left to the next forward pass."""
+        if self._config.parallel.overlap_param_gather:
+            for chunk in self._ddp:
+                chunk.start_param_sync(force_sync=True)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote, at any layout.

@@ -37,7 +37,19 @@ LAYOUTS = {
     "PP2": {"pipeline_model_parallel_size": 2},
     "PP2 interleaved": {"pipeline_model_parallel_size": 2, "virtual_pipeline_model_parallel_size": 2},
     "DP2": {"data_parallel_size": 2, "distributed_optimizer": True},
+    "DP2 overlapping": {
+        "data_parallel_size": 2,
+        "overlap_grad_reduce": True,
+        "overlap_param_gather": True,
+        "ddp_bucket_size": 9000,  # a third of the model's parameters
+    },
     "DP2 plain": {"data_parallel_size": 2, "distributed_optimizer": False},
+    "DP2 plain overlapping": {
+        "data_parallel_size": 2,
+        "distributed_optimizer": False,
+        "overlap_grad_reduce": True,
+        "ddp_bucket_size": 9000,
+    },
 }
 
 

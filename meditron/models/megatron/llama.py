@@ -15,6 +15,7 @@ from meditron.models.architecture import Architecture
 from meditron.models.megatron.attention import CausalAttention
 from meditron.models.megatron.cpu import quiet_import
 from meditron.models.megatron.cross_entropy import token_cross_entropy
+from meditron.models.megatron.fp8 import fp8_linears
 
 with quiet_import():
     from megatron.core import parallel_state, tensor_parallel
@@ -198,7 +199,7 @@ def _build_chunk(
         architecture,
         config=config,
         transformer_layer_spec=TransformerBlockSubmodules(
-            layer_specs=[_layer_spec(architecture)] * layers, layer_norm=RMSNorm
+            layer_specs=[_layer_spec(architecture, fp8=bool(config.fp8))] * layers, layer_norm=RMSNorm
         ),
         vocab_size=rows,
         max_sequence_length=length,
@@ -256,21 +257,20 @@ def _transformer_config(a: Architecture, **settings: Any) -> TransformerConfig: 
     )
 
 
-def _layer_spec(architecture: Architecture) -> ModuleSpec:
+def _layer_spec(architecture: Architecture, *, fp8: bool) -> ModuleSpec:
+    column, row = fp8_linears() if fp8 else (ColumnParallelLinear, RowParallelLinear)
     attention = ModuleSpec(
         module=SelfAttention,
         params={"attn_mask_type": AttnMaskType.causal},
         submodules=SelfAttentionSubmodules(
-            linear_qkv=ColumnParallelLinear,
+            linear_qkv=column,
             core_attention=CausalAttention,
-            linear_proj=RowParallelLinear,
+            linear_proj=row,
             q_layernorm=IdentityOp,
             k_layernorm=IdentityOp,
         ),
     )
-    mlp = ModuleSpec(
-        module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
-    )
+    mlp = ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=column, linear_fc2=row))
     spec = ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(

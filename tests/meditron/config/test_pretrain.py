@@ -26,6 +26,35 @@ from meditron.cli import main
             ["--pretrain.parallel.sequence_parallel=true"],
             r"pretrain\.parallel\.sequence_parallel: True needs tensor_model_parallel_size above 1",
         ),
+        (
+            ["--pretrain.parallel.context_parallel_size=2"],
+            r"context_parallel_size: 2 is not supported \(it needs TransformerEngine's attention\); for long "
+            r"samples raise tensor_model_parallel_size with sequence_parallel",
+        ),
+        (
+            ["--pretrain.parallel.overlap_param_gather=true"],
+            r"overlap_param_gather: True needs distributed_optimizer and overlap_grad_reduce",
+        ),
+        (
+            ["--pretrain.parallel.ddp_bucket_size=1000"],
+            r"pretrain\.parallel\.ddp_bucket_size: 1000 needs overlap_grad_reduce",
+        ),
+        (
+            ["--pretrain.engine=deepspeed", "--pretrain.parallel.overlap_grad_reduce=true"],
+            r"overlap_grad_reduce: True needs pretrain\.engine megatron",
+        ),
+        (
+            ["--pretrain.fp8=true", "--pretrain.precision=fp32"],
+            r"pretrain\.fp8: True needs precision bf16",
+        ),
+        (
+            ["--pretrain.engine=deepspeed", "--pretrain.fp8=true"],
+            r"pretrain\.fp8: True needs pretrain\.engine",
+        ),
+        (
+            ["--pretrain.engine=deepspeed", "--pretrain.deepspeed.zero_stage=0"],
+            r"pretrain\.deepspeed\.zero_stage: 0 needs precision fp32; in bf16 use 1",
+        ),
         (["--pretrain.micro_bach_size=2"], r"--pretrain\.micro_bach_size; did you mean '.*micro_batch_size'"),
         (["--pretrain.precision=fp8x"], r"pretrain\.precision"),
     ],
