@@ -126,7 +126,7 @@ class LandmarkMemory:
             self.read_bytes += found.read_bytes
             weights = _weights_with(found, scores, plan)
             out = _weigh_local(weights[..., plan.kept.count :, :], values)
-            out = out + _weigh_found(weights[..., : plan.kept.count, :], found.values[..., :-1, :])
+            out = out + _weigh_found(weights[..., : plan.kept.count, :], found.values)
         self._keep(layer, keys, values, plan)
         return out
 
@@ -216,14 +216,16 @@ def _weights_with(found: Found, scores_BHQCP: Tensor, plan: Pass) -> Tensor:
 
 def _weigh_local(weights_BHQCL: Tensor, v_BGKD: Tensor) -> Tensor:
     """Weighted sum of the chunk's values: [B, H, Q, D]."""
-    blocks, slots = weights_BHQCL.shape[-2], weights_BHQCL.shape[-1] + 1
-    values = torch.unflatten(v_BGKD, 2, (blocks, slots))[:, :, :, :-1].flatten(2, 3)
-    weights = torch.unflatten(weights_BHQCL.flatten(-2).to(values.dtype), 1, (v_BGKD.shape[1], -1))
-    return (weights @ values[:, :, None]).flatten(1, 2)
+    weights = torch.unflatten(_over_slots(weights_BHQCL, v_BGKD), 1, (v_BGKD.shape[1], -1))
+    return (weights @ v_BGKD[:, :, None]).flatten(1, 2)
 
 
-def _weigh_found(weights_BHQML: Tensor, values_BHXMLD: Tensor) -> Tensor:
+def _weigh_found(weights_BHQML: Tensor, values_BHXMPD: Tensor) -> Tensor:
     """Weighted sum of retrieved values: [B, H, Q, D]."""
-    weights, values = weights_BHQML.flatten(-2).to(values_BHXMLD.dtype), values_BHXMLD.flatten(3, 4)
-    by_choice = torch.unflatten(weights, 2, (values.shape[2], -1))
-    return (by_choice @ values).flatten(2, 3)
+    weights = torch.unflatten(_over_slots(weights_BHQML, values_BHXMPD), 2, (values_BHXMPD.shape[2], -1))
+    return (weights @ values_BHXMPD.flatten(3, 4)).flatten(2, 3)
+
+
+def _over_slots(weights: Tensor, values: Tensor) -> Tensor:
+    """[..., N, L] to [..., N P] in the format of the values: a landmark's value has no weight."""
+    return F.pad(weights, (0, 1)).flatten(-2).to(values.dtype)

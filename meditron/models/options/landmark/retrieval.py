@@ -198,7 +198,7 @@ def retrieve(
     chosen = chosen.sort(-1).values
     recent = (chosen >= kept.limit - kept.count) & kept.skips
     slot_BHXM = torch.arange(kept.count, device=chosen.device) + recent
-    keys, values = (_gather(pool, chosen, q_BHQD) for pool in pools)
+    keys, values = _gather(pools, chosen, q_BHQD)
     q_BHXRD = torch.unflatten(q_BHQD, 2, (chosen.shape[2], -1))
     turned = kept.block_turn.at(slot_BHXM[..., None]).back(q_BHXRD[:, :, :, None])
     scores_BHXMRP = (turned @ keys.transpose(-1, -2)).float().mul_(scale)
@@ -243,10 +243,16 @@ def _scores(grouped: Tensor, landmarks_BGND: Tensor) -> Tensor:
     return (grouped @ landmarks_BGND[:, :, None].transpose(-1, -2)).flatten(1, 2).float()
 
 
-def _gather(pool_BGNPD: Tensor, chosen: Tensor, like_BHQD: Tensor) -> Tensor:
-    """Blocks `chosen` ([B, H or 1, X, M]) of each query head's group: [B, H, X, M, P, D]."""
-    batch, heads = like_BHQD.shape[:2]
-    device, groups = pool_BGNPD.device, pool_BGNPD.shape[1]
-    rows = torch.arange(batch, device=device)[:, None, None, None]
-    group = torch.arange(heads, device=device)[None, :, None, None] // (heads // groups)
-    return pool_BGNPD[rows, group, chosen.to(device)].to(like_BHQD.device)
+def _gather(pools: tuple[Tensor, Tensor], chosen: Tensor, like_BHQD: Tensor) -> tuple[Tensor, Tensor]:
+    """Blocks `chosen` ([B, H or 1, X, M]) of each query head's group, from both pools: [B, H, X, M, P, D]."""
+    batch, groups, room, *block = pools[0].shape
+    heads, device = like_BHQD.shape[1], pools[0].device
+    group = torch.arange(batch * groups, device=device).view(batch, groups)
+    first = room * group.repeat_interleave(heads // groups, 1)[..., None, None]
+    number = first + chosen.to(device)
+
+    def read(pool_BGNPD: Tensor) -> Tensor:
+        blocks = pool_BGNPD.flatten(3).flatten(0, 2).index_select(0, number.flatten())
+        return blocks.view(*number.shape, *block).to(like_BHQD.device)
+
+    return read(pools[0]), read(pools[1])
