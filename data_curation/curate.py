@@ -11,7 +11,7 @@ from data_curation.decide import decide, load_ledgers
 from data_curation.decontaminate.benchmarks import load_items
 from data_curation.decontaminate.match import build_index
 from data_curation.decontaminate.verdict import Benchmarks
-from data_curation.executor import run_tasks
+from data_curation.executor import Runner
 from data_curation.extract import MEGABYTE, extract_steps
 from data_curation.finish import assemble
 from data_curation.mixture import mixture, print_mixture, tokens_of
@@ -38,16 +38,17 @@ def main(recipe: Recipe) -> None:
     benchmarks = _load_benchmarks(recipe)
     if config.part is None and recipe.pretrain.shards == recipe.tokenize.output:
         _print_mixture(plan, recipe)
-    work = open_work_folder(output, plan)
-    _extract(plan, recipe, work, benchmarks)
+    work = open_work_folder(output.absolute(), plan)  # other machines may have another current folder
+    runner = Runner(config, recipe.launch)
+    _extract(plan, recipe, work, benchmarks, runner)
     if config.part is not None:
         console().print(
             f"curate: part {config.part + 1} of {config.parts} is read; the rest is for a run without it"
         )
         return
     _check_bad_records(plan, recipe, work)
-    decisions = decide(plan, config, work / "parts", work / "decisions", recipe.seed, benchmarks)
-    _publish(plan, recipe, work)
+    decisions = decide(plan, recipe, work, runner, benchmarks)
+    _publish(plan, work, runner)
     statistics = corpus_statistics(plan, work, decisions, config.samples_per_reason)
     if not any(source["kept"] for source in statistics.values()):
         raise InputError(_empty(statistics))
@@ -90,27 +91,25 @@ def _load_benchmarks(recipe: Recipe) -> Benchmarks | None:
     return Benchmarks(items, build_index(items)) if configured else None
 
 
-def _extract(plan: Plan, recipe: Recipe, work: Path, benchmarks: Benchmarks | None) -> None:
+def _extract(plan: Plan, recipe: Recipe, work: Path, benchmarks: Benchmarks | None, runner: Runner) -> None:
     config, folder = recipe.curate, work / "extract"
     index = benchmarks.index if benchmarks else None
-    run_tasks(
+    runner.run(
         extract_steps(plan, config, work / "parts", folder, index),
         sizes=[chunk.bytes / MEGABYTE for chunk in plan.chunks],
-        workers=config.workers,
         folder=folder,
         title="reading",
         part=None if config.part is None else (config.part, config.parts),
     )
 
 
-def _publish(plan: Plan, recipe: Recipe, work: Path) -> None:
+def _publish(plan: Plan, work: Path, runner: Runner) -> None:
     parts = work / "parts"
     for split in ("train", "validation"):
         (work / "corpus" / split).mkdir(exist_ok=True)
-    run_tasks(
+    runner.run(
         [PublishChunk(plan, parts, work / "decisions", work / "corpus", work / "publish")],
         sizes=[(parts / f"{chunk.name}.parquet").stat().st_size / MEGABYTE for chunk in plan.chunks],
-        workers=recipe.curate.workers,
         folder=work / "publish",
         title="writing",
     )

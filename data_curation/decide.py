@@ -2,22 +2,26 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from data_curation.decontaminate.verdict import Benchmarks, dropped_mask, find_contamination
 from data_curation.dedup.find import NEAR, RULES, Keeping, find_duplicates
+from data_curation.executor import Runner
 from data_curation.ledger import Ledger
 from data_curation.parts import read_fixed, read_ids
 from data_curation.plan import Plan
 from data_curation.split import DROPPED, assign_split, split_positions
-from meditron.config import CurateConfig
+from meditron.config import CurateConfig, Recipe
 from meditron.files import atomic_write
 
 BENCHMARK = "benchmark question"
+IDS_IN_MEMORY = 1_000_000
 
 
 @dataclass(kw_only=True)
@@ -35,13 +39,14 @@ class Decisions:
 
 
 def decide(
-    plan: Plan, config: CurateConfig, parts: Path, folder: Path, seed: int, benchmarks: Benchmarks | None
+    plan: Plan, recipe: Recipe, work: Path, runner: Runner, benchmarks: Benchmarks | None
 ) -> Decisions:
-    """Write each chunk's decisions (`<chunk>.npy`, uint8 a document) and what they rest on to `folder`.
+    """Write each chunk's decisions (`<chunk>.npy`, uint8 a document) and what they rest on.
 
-    Works on about 100 bytes a document, and signatures on disk; texts are only measured.
+    This process works on about 150 bytes a document; `runner` does what needs the signatures, and texts
+    are not read. All goes to `<work>/decisions`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    config, parts, folder = recipe.curate, work / "parts", work / "decisions"
     decisions = Decisions()
     files = [parts / f"{chunk.name}.parquet" for chunk in plan.chunks]
     keys_of = [read_fixed(file, "key", "<u8") for file in files]
@@ -54,8 +59,8 @@ def decide(
         decisions.benchmarks = contamination.benchmarks
         for chunk, _ in contamination.dropped:
             decisions.count(chunk.rpartition("-")[0], BENCHMARK)
-    keeping = find_duplicates(keys, excluded, files, config.dedup, folder)
-    _write_sides(plan, config, keys, keeping, folder, bounds, seed)
+    keeping = find_duplicates(keys, excluded, files, bounds, config.dedup, work / "near", runner)
+    _write_sides(plan, config, keys, keeping, folder, bounds, recipe.seed)
     _write_duplicates(plan, parts, folder / "duplicates.jsonl", keeping, bounds, decisions)
     return decisions
 
@@ -97,23 +102,33 @@ def _write_duplicates(
     bounds: npt.NDArray[np.int64],
     decisions: Decisions,
 ) -> None:
-    """One line for each dropped document, naming the kept one; ids are read for these two only."""
+    """One line for each dropped document, naming the kept one; only the ids of these are read."""
     dropped = np.flatnonzero(keeping.kept != np.arange(len(keeping.kept)))
-    names = _ids_at(plan, parts, np.union1d(dropped, keeping.kept[dropped]), bounds)
     with atomic_write(path) as handle:
-        for index in dropped.tolist():
-            kept_id, rule = names[keeping.kept[index]], RULES[keeping.rule[index]]
-            source = names[index].split("/", 1)[0]
-            record = {
-                "id": names[index],
-                "source": source,
-                "kept_id": kept_id,
-                "kept_source": kept_id.split("/", 1)[0],
-                "rule": rule,
-                **({"similarity": round(float(keeping.similarity[index]), 3)} if rule == NEAR else {}),
-            }
-            handle.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-            decisions.count(source, rule)
+        for start in range(0, len(dropped), IDS_IN_MEMORY):
+            for record in _records(plan, parts, keeping, dropped[start : start + IDS_IN_MEMORY], bounds):
+                handle.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                decisions.count(record["source"], record["rule"])
+
+
+def _records(
+    plan: Plan,
+    parts: Path,
+    keeping: Keeping,
+    dropped: npt.NDArray[np.int64],
+    bounds: npt.NDArray[np.int64],
+) -> Iterator[dict[str, Any]]:
+    names = _ids_at(plan, parts, np.union1d(dropped, keeping.kept[dropped]), bounds)
+    for index in dropped.tolist():
+        kept_id, rule = names[keeping.kept[index]], RULES[keeping.rule[index]]
+        yield {
+            "id": names[index],
+            "source": names[index].split("/", 1)[0],
+            "kept_id": kept_id,
+            "kept_source": kept_id.split("/", 1)[0],
+            "rule": rule,
+            **({"similarity": round(float(keeping.similarity[index]), 3)} if rule == NEAR else {}),
+        }
 
 
 def _ids_at(

@@ -4,12 +4,14 @@ Leaves in the parts folder, for each chunk:
   <chunk>.parquet           the documents that passed, in reading order
   <chunk>.json              its ledger
   <chunk>.quarantine.jsonl  its unreadable records
+  <chunk>.signatures        their MinHash signatures, where near-duplicates are looked for
   <chunk>.hits.jsonl        which documents share words with benchmarks, where these are looked for
 """
 
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,15 @@ from data_curation.dedup.work import work_key
 from data_curation.executor import Report
 from data_curation.filters import DocumentFilter, build_filters, watched_filters
 from data_curation.ledger import Account, Ledger
-from data_curation.parts import PartWriter, part_schema
+from data_curation.parts import PART_SCHEMA, PartWriter
 from data_curation.phi import CLASSES, Finding, find, in_context, redact
 from data_curation.plan import Chunk, Plan
 from data_curation.readers import BadRecord, RawDocument, read_source
+from data_curation.timing import timed
 from meditron.config import CleanConfig, CurateConfig, PhiConfig
 from meditron.config.check import suggest
 from meditron.errors import ConfigError
-from meditron.files import atomic_write_json, disk_errors, sha256_file
+from meditron.files import atomic_write, atomic_write_json, disk_errors, sha256_file
 
 MEGABYTE = 2**20
 
@@ -61,7 +64,7 @@ class ReadChunk(PipelineStep):  # type: ignore[misc]
         report = Report(self._reports, rank)
         quarantine = self._folder / f"{chunk.name}.quarantine.jsonl"
         with disk_errors(quarantine), open(quarantine, "w", encoding="utf-8") as handle:
-            for file, done, record in self._records(chunk, ledger):
+            for file, done, record in timed(self, self._records(chunk, ledger)):
                 if limit is not None and ledger.read >= limit:
                     break
                 ledger.read += 1
@@ -112,14 +115,18 @@ class Clean(PipelineStep):  # type: ignore[misc]
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield every document with its text cleaned."""
         for document in data:
-            before = document.text
-            cleaned = clean(before, self._config.rules)
-            document.text = normalise(cleaned.text)
-            for removal in cleaned.removed:
-                self._account.ledger.remove(document.id, removal.passage, removal.rule)
-            if self._config.audit:
-                self._account.ledger.survival.add(before, document.text, cleaned.removed)
+            with self.track_time():
+                self._clean(document)
             yield document
+
+    def _clean(self, document: Document) -> None:
+        before = document.text
+        cleaned = clean(before, self._config.rules)
+        document.text = normalise(cleaned.text)
+        for removal in cleaned.removed:
+            self._account.ledger.remove(document.id, removal.passage, removal.rule)
+        if self._config.audit:
+            self._account.ledger.survival.add(before, document.text, cleaned.removed)
 
 
 class Filter(PipelineStep):  # type: ignore[misc]
@@ -143,15 +150,21 @@ class Filter(PipelineStep):  # type: ignore[misc]
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents that all rules let pass."""
         for document in data:
-            reason = _refusal(self._rules, document)
-            if reason is not None:
-                self._account.ledger.drop(document.id, document.text, reason)
-                continue
-            watched = _refusal(self._watched, document)
-            if watched is not None:
-                self._account.ledger.would_drop[watched] += 1
-                self._account.ledger.sample(document.id, document.text, f"general rules: {watched}")
-            yield document
+            with self.track_time():
+                passes = self._passes(document)
+            if passes:
+                yield document
+
+    def _passes(self, document: Document) -> bool:
+        reason = _refusal(self._rules, document)
+        if reason is not None:
+            self._account.ledger.drop(document.id, document.text, reason)
+            return False
+        watched = _refusal(self._watched, document)
+        if watched is not None:
+            self._account.ledger.would_drop[watched] += 1
+            self._account.ledger.sample(document.id, document.text, f"general rules: {watched}")
+        return True
 
 
 def _refusal(rules: Sequence[DocumentFilter], document: Document) -> str | None:
@@ -186,18 +199,24 @@ class LookForPatients(PipelineStep):  # type: ignore[misc]
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield what stays, with placeholders where these are wanted."""
         for document in data:
-            findings = [finding for finding in find(document.text) if finding.kind in self._classes]
-            if findings:
-                ledger = self._account.ledger
-                ledger.phi.update(finding.kind for finding in findings)
-                ledger.phi_documents += 1
-                self._sample(document, findings)
-                if self._action == "drop":
-                    ledger.drop(document.id, redact(document.text, findings), "identifies a person")
-                    continue
-                if self._action == "redact":
-                    document.text = redact(document.text, findings)
-            yield document
+            with self.track_time():
+                findings = [finding for finding in find(document.text) if finding.kind in self._classes]
+                stays = not findings or self._stays(document, findings)
+            if stays:
+                yield document
+
+    def _stays(self, document: Document, findings: list[Finding]) -> bool:
+        """Count what was found, and do with the document what the policy says."""
+        ledger = self._account.ledger
+        ledger.phi.update(finding.kind for finding in findings)
+        ledger.phi_documents += 1
+        self._sample(document, findings)
+        if self._action == "drop":
+            ledger.drop(document.id, redact(document.text, findings), "identifies a person")
+            return False
+        if self._action == "redact":
+            document.text = redact(document.text, findings)
+        return True
 
     def _sample(self, document: Document, findings: list[Finding]) -> None:
         """Keep an excerpt of each class; excerpts go to the report, so they never show what was found."""
@@ -228,7 +247,8 @@ class LookForBenchmarks(PipelineStep):  # type: ignore[misc]
         path = self._folder / f"{self._plan.chunks[rank].name}.hits.jsonl"
         with disk_errors(path), open(path, "w", encoding="utf-8") as handle:
             for position, document in enumerate(data):
-                hits = self._index.find(document.text)
+                with self.track_time():
+                    hits = self._index.find(document.text)
                 if hits:
                     line = {"document": position, "hits": [hit.to_json() for hit in hits]}
                     handle.write(json.dumps(line) + "\n")
@@ -255,14 +275,20 @@ class WritePart(PipelineStep):  # type: ignore[misc]
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Write everything; the last step, so it yields nothing."""
         chunk = self._plan.chunks[rank]
-        with PartWriter(self._folder / f"{chunk.name}.parquet", part_schema(self._near)) as part:
+        with ExitStack() as files:
+            part = files.enter_context(PartWriter(self._folder / f"{chunk.name}.parquet", PART_SCHEMA))
+            signatures = self._folder / f"{chunk.name}.signatures"
+            handle = files.enter_context(atomic_write(signatures)) if self._near else None
             for document in data:
-                part.write(_row(document, self._near))
+                with self.track_time():
+                    part.write(_row(document))
+                    if handle is not None:
+                        handle.write(signature(document.text).tobytes())
         atomic_write_json(self._folder / f"{chunk.name}.json", self._account.ledger.to_json())
         yield from ()
 
 
-def _row(document: Document, near: bool) -> dict[str, Any]:
+def _row(document: Document) -> dict[str, Any]:
     return {
         "id": document.id,
         "text": document.text,
@@ -272,7 +298,7 @@ def _row(document: Document, near: bool) -> dict[str, Any]:
         "metadata": json.dumps(document.metadata["fields"], ensure_ascii=False, sort_keys=True),
         "key": document_key(normalise(document.metadata["same_text"]) or document.text),
         "work": work_key(document.metadata["title"], document.metadata["fields"]),
-        **({"signature": signature(document.text).tobytes()} if near else {}),
+        "characters": len(document.text),
     }
 
 

@@ -11,11 +11,13 @@ from typing import Any
 from data_curation.card import write_card
 from data_curation.decide import Decisions, load_ledgers
 from data_curation.plan import Plan
+from data_curation.timing import throughput
 from meditron.config import Recipe
 from meditron.files import atomic_dir, atomic_write, atomic_write_json
 from meditron.manifest import write_manifest
 
-LOGS = ("extract", "publish")
+LOGS = ("extract", "bands", "compare", "publish")
+_NO_LOGS = shutil.ignore_patterns("completions", "reports", "failures", "executor.*")
 LISTS = ("duplicates.jsonl", "contamination.jsonl")
 
 
@@ -52,7 +54,7 @@ def assemble(
             counts=counts,
             licenses={name: source.license for name, source in plan.sources.items()},
         )
-    _keep_logs(work, Path(recipe.work_dir) / "logs" / "curate")
+    _keep_logs(plan, work, Path(recipe.work_dir) / "logs" / "curate")
     shutil.rmtree(work)
 
 
@@ -71,8 +73,9 @@ def _write_inputs(plan: Plan, parts: Path, path: Path) -> dict[str, str]:
     return hashes
 
 
-def _keep_logs(work: Path, logs: Path) -> None:
+def _keep_logs(plan: Plan, work: Path, logs: Path) -> None:
     shutil.rmtree(logs, ignore_errors=True)
+    atomic_write_json(logs / "throughput.json", {"steps": throughput(plan, work, LOGS)})
     for name in LOGS:
         if (work / name).exists():
-            shutil.copytree(work / name, logs / name, ignore=shutil.ignore_patterns("completions", "reports"))
+            shutil.copytree(work / name, logs / name, ignore=_NO_LOGS)

@@ -1,41 +1,78 @@
 """Runs of words as hashes: what near-duplicates and benchmark questions are found by."""
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 WORD = re.compile(r"\w+")
-_REMEMBERED_WORDS = 2**20
+BLOCK_CHARACTERS = 2**16
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_INVERSE = np.uint64(pow(int(_FACTOR), -1, 2**64))
 Hashes = npt.NDArray[np.uint64]
-
-
-class _WordHashes(dict[str, int]):
-    """Hash of each word, remembered: most words of a text were in the texts before it."""
-
-    def __missing__(self, word: str) -> int:
-        if len(self) >= _REMEMBERED_WORDS:
-            self.clear()
-        self[word] = xxhash.xxh3_64_intdigest(word.casefold().encode("utf-8", "surrogatepass"))
-        return self[word]
-
-
-_HASHES = _WordHashes()
+Codes = npt.NDArray[np.uint32]
 
 
 @lru_cache(maxsize=1)
 def word_hashes(text: str) -> Hashes:
-    """Hash of each word, [words], without regard to case; punctuation is between words.
+    """Hash of each match of `WORD`, [words], without regard to case.
 
     The last result is remembered, since several steps ask for the same document.
     """
-    words = WORD.findall(text)
-    codes = np.fromiter(map(_HASHES.__getitem__, words), dtype=np.uint64, count=len(words))
-    codes.flags.writeable = False
-    return codes
+    letters = _letters(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4"))
+    inside = np.zeros(len(letters) + 2, dtype=np.bool_)
+    np.not_equal(letters, 0, out=inside[1:-1])
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    starts, ends = edges[0::2], edges[1::2]
+    hashes = np.empty(len(starts), dtype=np.uint64)
+    done = 0
+    while done < len(starts):  # whole words, of about a block together
+        until = max(int(np.searchsorted(ends, starts[done] + BLOCK_CHARACTERS)), done + 1)
+        first, last = starts[done], ends[until - 1]
+        own = slice(done, until)
+        hashes[own] = _hash_words(letters[first:last], starts[own] - first, ends[own] - first)
+        done = until
+    hashes.flags.writeable = False
+    return hashes
+
+
+def _hash_words(letters: Codes, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> Hashes:
+    """A polynomial of each word's letters, modulo 2^64, from sums over all letters before a place."""
+    powers, inverses = _powers(1 << max(len(letters), BLOCK_CHARACTERS).bit_length())
+    sums = np.zeros(len(letters) + 1, dtype=np.uint64)
+    np.cumsum(letters * powers[: len(letters)], out=sums[1:])
+    return mixed((sums[ends] - sums[starts]) * inverses[starts])
+
+
+@lru_cache(maxsize=1)
+def _powers(count: int) -> tuple[Hashes, Hashes]:
+    """Powers of `_FACTOR` from 1 on, and their inverses, each [count]."""
+    powers, inverses = (np.full(count, number, dtype=np.uint64) for number in (_FACTOR, _INVERSE))
+    powers[0] = inverses[0] = 1
+    return np.cumprod(powers, dtype=np.uint64), np.cumprod(inverses, dtype=np.uint64)
+
+
+def _letters(codes: Codes) -> Codes:
+    """Each character without its case, and 0 where it is in no word."""
+    letters = _basic_letters().take(codes, mode="clip")
+    others = np.flatnonzero(codes >= len(_basic_letters()))  # of the other planes, so rare
+    letters[others] = [_letter(chr(code)) for code in codes[others].tolist()]
+    return letters
+
+
+@cache
+def _basic_letters() -> Codes:
+    """`_letter` of each character of the basic plane, [65536]."""
+    return np.array([_letter(chr(code)) for code in range(2**16)], dtype=np.uint32)
+
+
+def _letter(character: str) -> int:
+    """The character in lower case, as a number; 0 where `WORD` does not match it."""
+    if not WORD.match(character):
+        return 0
+    folded = character.casefold()
+    return ord(folded) if len(folded) == 1 else ord(character)
 
 
 def ngram_hashes(words: Hashes, width: int) -> Hashes:

@@ -9,10 +9,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_curation.dedup.near import SIGNATURE_BYTES
 from data_curation.dedup.work import WORK_BYTES
 from meditron.files import disk_errors
 
@@ -29,15 +27,16 @@ CORPUS_SCHEMA = pa.schema(
     ]
 )
 """Columns of the corpus; `metadata` is a JSON object."""
-PART_COLUMNS = {"key": 16, "work": WORK_BYTES, "signature": SIGNATURE_BYTES}
-"""Further columns of a part and their bytes: what equal documents share, what names the work, and the
-MinHash signature (of no bytes where near-duplicates are not looked for)."""
-
-
-def part_schema(near: bool) -> pa.Schema:
-    """Columns of a part."""
-    sizes = PART_COLUMNS | ({} if near else {"signature": 0})
-    return pa.schema([*CORPUS_SCHEMA, *((name, pa.binary(size)) for name, size in sizes.items() if size)])
+PART_COLUMNS = {"key": 16, "work": WORK_BYTES}
+"""Further columns of a part and their bytes: what equal documents share, and what names the work."""
+PART_SCHEMA = pa.schema(
+    [
+        *CORPUS_SCHEMA,
+        *((name, pa.binary(size)) for name, size in PART_COLUMNS.items()),
+        ("characters", pa.int64()),
+    ]
+)
+"""Columns of a part; `characters` is the length of the text."""
 
 
 class PartWriter:
@@ -109,13 +108,19 @@ def read_ids(path: Path) -> pa.ChunkedArray:
 def read_fixed(path: Path, column: str, dtype: str) -> npt.NDArray[Any]:
     """A column of equally many bytes a document, as numbers: [documents, numbers]."""
     width = PART_COLUMNS[column] // np.dtype(dtype).itemsize
-    values = pq.read_table(path, columns=[column])[column]
-    return np.frombuffer(b"".join(values.to_pylist()), dtype=dtype).reshape(-1, width)
+    joined = b"".join(b"".join(group.to_pylist()) for group in _groups(path, column))
+    return np.frombuffer(joined, dtype=dtype).reshape(-1, width)
 
 
 def read_lengths(path: Path) -> npt.NDArray[np.int64]:
-    """Characters of each document's text, [documents], one row group in memory at a time."""
+    """Characters of each document's text, [documents]."""
+    return np.concatenate(
+        [np.empty(0, np.int64), *(group.to_numpy() for group in _groups(path, "characters"))]
+    )
+
+
+def _groups(path: Path, column: str) -> Iterator[pa.ChunkedArray]:
+    """A column, one row group in memory at a time."""
     with pq.ParquetFile(path) as file:
-        groups = (file.read_row_group(n, columns=["text"])["text"] for n in range(file.num_row_groups))
-        lengths = [pc.utf8_length(group).to_numpy() for group in groups]
-    return np.concatenate([np.empty(0, np.int64), *lengths]).astype(np.int64)
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=[column])[column]

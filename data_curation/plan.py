@@ -13,6 +13,9 @@ from data_curation.readers import suffixes
 from meditron.config import CurateConfig, SourceConfig
 from meditron.errors import ConfigError, InputError
 
+_FORM = 2
+"""Form of what an interrupted run leaves for the next; rises when that changes."""
+
 
 @dataclass(kw_only=True, frozen=True)
 class Chunk:
@@ -129,10 +132,14 @@ def _key(config: CurateConfig, root: Path, chunks: list[Chunk], seed: int) -> st
         "output",
         "part",
         "parts",
+        "executor",
+        "task_memory_gb",
         "train_classifier",
     ):  # these do not change what is written
         del settings[name]
-    digest = hashlib.sha256(json.dumps([settings, seed, str(root)], sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(
+        json.dumps([_FORM, settings, seed, str(root)], sort_keys=True, default=str).encode()
+    )
     inputs = [(chunk.index, root / file, file) for chunk in chunks for file in chunk.files]
     inputs += [(-1, path, str(path)) for path in benchmark_files(config.decontaminate.benchmarks, root)]
     if config.filters.classifier is not None and os.path.exists(config.filters.classifier):

@@ -16,6 +16,7 @@ from data_curation.executor import Report
 from data_curation.parts import CORPUS_SCHEMA, PartWriter, read_rows
 from data_curation.plan import Plan
 from data_curation.split import DROPPED, SPLITS
+from data_curation.timing import timed
 from meditron.files import atomic_write_json
 
 
@@ -56,14 +57,14 @@ class PublishChunk(PipelineStep):  # type: ignore[misc]
                 for side, split in SPLITS.items()
                 if np.any(sides == side)
             }
-            for index, row in enumerate(
-                read_rows(self._parts / f"{chunk.name}.parquet", CORPUS_SCHEMA.names)
-            ):
+            rows = read_rows(self._parts / f"{chunk.name}.parquet", CORPUS_SCHEMA.names)
+            for index, row in enumerate(timed(self, rows)):
                 side = int(sides[index])
                 if side != DROPPED:
                     if str(index) in redactions:
                         row["text"] = redact(row["text"], redactions[str(index)])
-                    writers[side].write(row)
+                    with self.track_time():
+                        writers[side].write(row)
                     counts.update({SPLITS[side]: 1, "chars": len(row["text"])})
                     licenses[row["license"]] += 1
                     lengths[length_class(len(row["text"]))] += 1

@@ -28,6 +28,8 @@ class Verb(NamedTuple):
     actions_module: str = ""
     switches: tuple[tuple[str, str], ...] = ()
     """Options without a value, each with the setting it turns on, as in `meditron curate --audit`."""
+    short: tuple[tuple[str, str], ...] = ()
+    """Options with a value, each with the setting it stands for, as in `meditron curate --executor ray`."""
     words: str = ""
     """Setting, a list, that further words without `--` are the value of, as in `meditron compare A B`."""
 
@@ -40,6 +42,7 @@ VERBS: dict[str, Verb] = {
         ("plan", "train-classifier"),
         "data_curation.actions",
         (("--audit", "curate.clean.audit"),),
+        (("--executor", "curate.executor"),),
     ),
     "tokenize": Verb("data_curation.tokenize:main", ("tokenize",), "turn a corpus into Megatron shards"),
     "import": Verb("meditron.models.importing:main", ("model",), "GGUF or hub model to a clean base folder"),
@@ -145,8 +148,7 @@ def name_words(verb: Verb, arguments: Sequence[str]) -> list[str]:
 
     Those words are recipes, as in `meditron launch recipe.yaml`, where the verb has no other use for them.
     """
-    settings = {switch: f"--{setting}" for switch, setting in verb.switches}
-    arguments = [word for given in arguments for word in _spelled_out(given, settings)]
+    arguments = [word for given in arguments for word in _spelled_out(given, verb)]
     words = [*takewhile(lambda word: not word.startswith("-"), arguments)]
     if words and verb.words:
         named = [f"--{verb.words}", json.dumps(words)]
@@ -155,8 +157,12 @@ def name_words(verb: Verb, arguments: Sequence[str]) -> list[str]:
     return [*named, *arguments[len(words) :]]
 
 
-def _spelled_out(argument: str, settings: dict[str, str]) -> list[str]:
-    return [settings[argument], "true"] if argument in settings else [argument]
+def _spelled_out(argument: str, verb: Verb) -> list[str]:
+    switches, short = dict(verb.switches), dict(verb.short)
+    if argument in switches:
+        return [f"--{switches[argument]}", "true"]
+    name, equals, value = argument.partition("=")
+    return [f"--{short[name]}{equals}{value}" if name in short else argument]
 
 
 def _entry(verb: Verb) -> "Callable[[Recipe], int | None]":

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from data_curation.dedup.exact import first_occurrences
-from data_curation.dedup.near import PERMUTATIONS, Signatures, near_duplicates
+from data_curation.dedup.stages import SignatureFiles, find_near_duplicates
 from data_curation.dedup.work import same_works
+from data_curation.executor import Runner
 from data_curation.parts import read_fixed, read_lengths
 from meditron.config import DedupConfig
-from meditron.files import disk_errors
 
 EXACT, SAME_WORK, NEAR = "exact duplicate", "same work", "near duplicate"
 RULES = ("", EXACT, SAME_WORK, NEAR)
@@ -25,7 +25,7 @@ class Keeping:
     """Position of the kept document: its own where it is kept."""
     rule: npt.NDArray[np.uint8]
     """Index into `RULES` of the rule that dropped it."""
-    similarity: npt.NDArray[np.float64]
+    similarity: npt.NDArray[np.float32]
     """Estimated similarity to the kept document."""
     excluded: npt.NDArray[np.bool_]
     """Which documents are left out for another reason, and are nobody's copy."""
@@ -48,8 +48,10 @@ def find_duplicates(
     keys: npt.NDArray[np.uint64],
     excluded: npt.NDArray[np.bool_],
     files: list[Path],
+    bounds: npt.NDArray[np.int64],
     config: DedupConfig,
     folder: Path,
+    runner: Runner,
 ) -> Keeping:
     """Exact copies, then copies of a work, then near-duplicates, each among what is left.
 
@@ -57,14 +59,16 @@ def find_duplicates(
         keys: [documents, 2], what equal documents share.
         excluded: [documents], which are left out for another reason.
         files: parts of the first pass, in order.
+        bounds: [files + 1], position of the first document of each, and the number of documents.
         config: what counts as the same.
-        folder: where the signatures of all documents are put together.
+        folder: for what the stages of near-duplicates hand on.
+        runner: runs these stages.
     """
     exact = first_occurrences(keys)
     keeping = Keeping(
         kept=np.arange(len(keys)),
         rule=np.zeros(len(keys), dtype=np.uint8),
-        similarity=np.ones(len(keys)),
+        similarity=np.ones(len(keys), dtype=np.float32),
         excluded=excluded,
     )
     keeping.drop(exact, EXACT)
@@ -74,21 +78,11 @@ def find_duplicates(
         longest = config.same_work == "full_text"
         keeping.drop(same_works(works, keeping.members, lengths, prefer_longest=longest), SAME_WORK)
     if config.near:
-        signatures = _map_signatures(files, len(keys), folder / "signatures.npy")
-        near, keeping.similarity = near_duplicates(signatures, keeping.members, config.similarity)
+        signatures = SignatureFiles([file.with_suffix(".signatures") for file in files], bounds)
+        members = np.zeros(len(keys), dtype=np.bool_)
+        members[keeping.members] = True
+        near, keeping.similarity = find_near_duplicates(
+            signatures, members, config.similarity, folder, runner
+        )
         keeping.drop(near, NEAR)
     return keeping
-
-
-def _map_signatures(files: list[Path], documents: int, path: Path) -> Signatures:
-    """All signatures as a file in memory's place: 480 bytes a document."""
-    if documents == 0:
-        return np.empty((0, PERMUTATIONS), dtype=np.uint32)
-    with disk_errors(path):
-        mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint32, shape=(documents, PERMUTATIONS))
-        start = 0
-        for file in files:
-            own = read_fixed(file, "signature", "<u4")
-            mapped[start : start + len(own)] = own
-            start += len(own)
-    return mapped

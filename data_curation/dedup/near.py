@@ -1,10 +1,9 @@
 """Near-duplicates: MinHash signatures (Broder, 1997) and locality-sensitive hashing over all sources.
 
-Signatures are made with the documents, in parallel; finding candidates needs one band of all documents
-in memory at a time, and only candidates are held against each other.
+Here is the method, for what fits in memory; `dedup/stages.py` does the same in tasks over files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -22,6 +21,8 @@ TOLERANCE = 0.04
 _SEED = 20240
 _BLOCK = 1024
 Signatures = npt.NDArray[np.uint32]
+CLOSE = np.dtype([("first", np.int64), ("second", np.int64), ("similarity", np.float32)])
+"""Two similar documents: positions, and the estimate."""
 
 
 def shingles(text: str) -> npt.NDArray[np.uint32]:
@@ -51,69 +52,94 @@ def _permutations() -> tuple[Signatures, Signatures]:
 
 
 def near_duplicates(
-    signatures: Signatures, candidates: npt.NDArray[np.int64], similarity: float
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """For each document the one to keep in its place.
-
-    A document goes only for a kept one that is itself similar to it, so chains of similar documents do
-    not carry one away from what it resembles.
+    signatures: Signatures, members: npt.NDArray[np.int64], similarity: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """For each document the one to keep in its place, and their estimated similarity, both [documents].
 
     Args:
-        signatures: [documents, PERMUTATIONS], may be a memory map.
-        candidates: [n], ascending positions of the documents to look at, the preferred first.
+        signatures: [documents, PERMUTATIONS].
+        members: [n], ascending positions of the documents to look at, the preferred first.
         similarity: Jaccard similarity of the word 5-grams from which two documents are the same.
-
-    Returns:
-        [documents] position of the kept document (itself where kept), and [documents] the estimated
-        similarity to it.
     """
-    kept = np.arange(len(signatures))
-    alike = np.ones(len(signatures))
-    pairs = _candidate_pairs(signatures, candidates)
-    estimates = _estimates(signatures, pairs)
-    close = estimates >= similarity - TOLERANCE
-    for (first, second), estimate in zip(pairs[close].tolist(), estimates[close].tolist(), strict=True):
-        # Pairs come in the order of their second member: whether the first is kept is settled.
-        if kept[first] == first and kept[second] == second:
-            kept[second], alike[second] = first, estimate
-    return kept, alike
+    own = signatures[members]
+    found = [candidate_pairs(band_keys(own, band), members) for band in range(BANDS)]
+    pairs = distinct(np.concatenate(found))
+    estimates = estimated(signatures[pairs[:, 0]], signatures[pairs[:, 1]])
+    return keep_first(len(signatures), [close_pairs(pairs, estimates, similarity)])
 
 
-def _candidate_pairs(signatures: Signatures, members: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Pairs that share a band, [pairs, 2], the preferred first; ordered by second, then first."""
-    found = [np.empty((0, 2), dtype=np.int64)]
-    for band in range(BANDS):
-        keys = _band_keys(signatures, members, band)
-        order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
-        same_as_before = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
-        starts = np.arange(len(ordered))
-        starts[same_as_before] = 0
-        starts = np.maximum.accumulate(starts)  # where the run of equal keys begins
-        for earlier in (starts[same_as_before], same_as_before - 1):
-            found.append(np.stack([members[order[earlier]], members[order[same_as_before]]], axis=1))
-    pairs = np.unique(np.concatenate(found), axis=0)
-    return pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
-
-
-def _band_keys(signatures: Signatures, members: npt.NDArray[np.int64], band: int) -> npt.NDArray[np.uint64]:
-    """One hash of a band's rows for each member."""
-    rows = np.ascontiguousarray(signatures[:, band * ROWS : (band + 1) * ROWS])[members].astype(np.uint64)
-    total = np.zeros(len(members), dtype=np.uint64)
+def band_keys(signatures: Signatures, band: int) -> npt.NDArray[np.uint64]:
+    """One hash of a band's rows for each signature: equal where the band is equal."""
+    rows = np.asarray(signatures[:, band * ROWS : (band + 1) * ROWS], dtype=np.uint64)
+    total = np.zeros(len(rows), dtype=np.uint64)
     for row in range(ROWS):
         total = mixed(total * np.uint64(0x9E3779B97F4A7C15) + rows[:, row])
     return total
 
 
-def _estimates(signatures: Signatures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Estimated Jaccard similarity of each pair: the share of equal entries of their signatures."""
-    blocks = list(_blocks(pairs))
-    return np.concatenate(
-        [np.mean(signatures[block[:, 0]] == signatures[block[:, 1]], axis=1) for block in blocks]
-        or [np.empty(0)]
-    )
+def candidate_pairs(keys: npt.NDArray[np.uint64], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Pairs of documents with equal keys, [pairs, 2], the preferred first; see `distinct` for the order.
+
+    Of a run of equal ones, each is paired with the first and with the one before it, so that there are
+    no more than two pairs a document.
+
+    Args:
+        keys: [n], a band's key of each document.
+        positions: [n], ascending.
+    """
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    same_as_before = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
+    starts = np.arange(len(ordered))
+    starts[same_as_before] = 0
+    starts = np.maximum.accumulate(starts)  # where the run of equal keys begins
+    second = positions[order[same_as_before]]
+    first, before = positions[order[starts[same_as_before]]], positions[order[same_as_before - 1]]
+    return distinct(np.stack([np.append(first, before), np.append(second, second)], axis=1))
 
 
-def _blocks(pairs: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    for start in range(0, len(pairs), 65_536):
-        yield pairs[start : start + 65_536]
+def distinct(pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Each pair once, ordered by its second member, then by its first."""
+    pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
+    new = np.ones(len(pairs), dtype=np.bool_)
+    new[1:] = np.any(pairs[1:] != pairs[:-1], axis=1)
+    return pairs[new]
+
+
+def estimated(first: Signatures, second: Signatures) -> npt.NDArray[np.float64]:
+    """Estimated Jaccard similarities, [pairs]: the share of equal entries of the signatures."""
+    shares: npt.NDArray[np.float64] = np.mean(first == second, axis=1)
+    return shares
+
+
+def close_pairs(
+    pairs: npt.NDArray[np.int64], estimates: npt.NDArray[np.float64], similarity: float
+) -> npt.NDArray[np.void]:
+    """The pairs that are similar enough, as `CLOSE` records, in their order."""
+    enough = estimates >= similarity - TOLERANCE
+    close = np.empty(np.count_nonzero(enough), dtype=CLOSE)
+    close["first"], close["second"] = pairs[enough].T
+    close["similarity"] = estimates[enough]
+    return close
+
+
+def keep_first(
+    documents: int, close: Iterable[npt.NDArray[np.void]]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """For each document the one to keep in its place, and their estimated similarity, both [documents].
+
+    A document goes only for a kept one that is itself similar to it, so chains of similar documents do
+    not carry one away from what it resembles.
+
+    Args:
+        documents: how many there are.
+        close: similar pairs in the order of their second members.
+    """
+    kept = np.arange(documents)
+    alike = np.ones(documents, dtype=np.float32)
+    for records in close:
+        for first, second, estimate in records.tolist():
+            # Whether the first is kept is settled: all its pairs came before.
+            if kept[first] == first and kept[second] == second:
+                kept[second], alike[second] = first, estimate
+    return kept, alike

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,29 +57,35 @@ def same_works(
         prefer_longest: keep the longest text of a work (a paper before its abstract), not the first.
     """
     parent = np.arange(len(keys))
+    shared = [np.empty(0, dtype=np.int64)]
     for column in range(keys.shape[1]):
         for group in _groups(keys[members, column]):
+            shared.append(members[group])
             first, *others = members[group].tolist()
             for other in others:
                 if column != _TITLE or _may_be_one(keys[first], keys[other]):
                     _unite(parent, first, other)
     kept = np.arange(len(keys))
-    roots = np.array([_root(parent, int(member)) for member in members.tolist()], dtype=np.int64)
+    touched = np.unique(np.concatenate(shared))  # most documents share nothing
+    roots = np.array([_root(parent, node) for node in touched.tolist()], dtype=np.int64)
     for group in _groups(roots + 1):
-        works = members[group]
+        works = touched[group]
         best = works[np.argmax(lengths[works])] if prefer_longest else works[0]
         kept[works] = best
     return kept
 
 
-def _groups(values: npt.NDArray[Any]) -> list[npt.NDArray[np.int64]]:
+def _groups(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.int64]]:
     """Positions of equal values that are not zero, of two or more, each ascending."""
+    if len(values) == 0:
+        return
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     borders = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    return [
-        group for group in np.split(order, borders) if len(group) > 1 and values[group[0]] != 0
-    ]  # fmt: skip
+    starts, ends = np.append(0, borders), np.append(borders, len(values))
+    several = (ends - starts > 1) & (ordered[starts] != 0)
+    for start, end in zip(starts[several].tolist(), ends[several].tolist(), strict=True):
+        yield order[start:end]
 
 
 def _may_be_one(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> bool:

@@ -211,8 +211,14 @@ class CurateConfig:
     more holds out at least one unless this is 0."""
     max_bad_fraction: float = 0.001
     """Stop when more than this share of the records cannot be read."""
+    executor: Literal["local", "slurm", "ray"] = "local"
+    """Who runs the tasks: processes here, arrays of SLURM jobs with the settings of `launch`, which this
+    command submits and waits for, or Ray (`RAY_ADDRESS`, else this machine). The output does not depend on
+    it."""
     workers: int = 1
-    """Processes that work at the same time; the output does not depend on it."""
+    """Tasks at the same time, by any executor; the output does not depend on it."""
+    task_memory_gb: float = 2.0
+    """Memory that a task asks SLURM or Ray for, GB; more for long documents and many filters."""
     chunk_megabytes: float = 64.0
     """Input size of one task, the unit of parallel work and of resuming. Output files follow it, so
     the corpus is cut differently (with the same documents) when it changes."""
@@ -228,6 +234,10 @@ class CurateConfig:
         _require_fraction("curate.validation_fraction", self.validation_fraction)
         _require_fraction("curate.max_bad_fraction", self.max_bad_fraction, closed=True)
         require(self.workers >= 1, "curate.workers", self.workers, "must be at least 1")
+        memory = self.task_memory_gb
+        require(memory > 0, "curate.task_memory_gb", memory, "must be positive")
+        here = self.part is None or self.executor == "local"
+        require(here, "curate.executor", self.executor, "needs no curate.part: it cuts the work itself")
         require(self.chunk_megabytes > 0, "curate.chunk_megabytes", self.chunk_megabytes, "must be positive")
         rule = f"must be from 0 to {self.parts - 1} (curate.parts is {self.parts})"
         require(self.part is None or 0 <= self.part < self.parts, "curate.part", self.part, rule)

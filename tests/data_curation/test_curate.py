@@ -115,7 +115,7 @@ def test_a_worker_that_is_killed_is_one_sentence_and_the_next_start_goes_on(
     recipe.curate.sources["more"] = SourceConfig(path="b.jsonl", reader="jsonl")
     (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(document(n)) for n in range(40, 60)))
     with monkeypatch.context() as patch:
-        patch.setattr("data_curation.executor._start_worker", _die)
+        patch.setattr("data_curation.executor.local._start_worker", _die)
         with pytest.raises(MeditronError, match=r"worker process was killed.*curate\.workers"):
             main(recipe)
     main(recipe)
