@@ -85,9 +85,9 @@ BARE = """\
 date +%s.%N > {marks}/script
 export MARKS={marks} OMP_NUM_THREADS=1
 host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun --export=ALL {torchrun} --nnodes 2 --nproc-per-node 2 --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d \\
-    --rdzv-endpoint "$host:$((20000 + SLURM_JOB_ID))" \\
-    --no-python {python} -m meditron pretrain --config {recipe}
+srun --export=ALL bash -c 'exec "$@" --node-rank "$SLURM_NODEID" --no-python {python} -m meditron pretrain \\
+    --config {recipe}' node {torchrun} --nnodes 2 --nproc-per-node 2 \\
+    --master-addr "$host" --master-port $((20000 + SLURM_JOB_ID))
 """
 
 

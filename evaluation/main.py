@@ -92,7 +92,7 @@ def _evaluate_all(recipe: Recipe) -> None:
     from evaluation.table import print_results
     from evaluation.team import join, leave
 
-    plan, team = make_plan(recipe), join()
+    plan, team = make_plan(recipe), join(recipe.evaluate.part, recipe.evaluate.parts)
     output, models = Path(str(plan.config.output)), candidates(plan.config)
     try:
         for one in models:

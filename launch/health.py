@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 GB = 1e9
-COMMAND_SECONDS = 600
+COMMAND_SECONDS = 600.0
+"""How long `launch.health_command` may take."""
 TIMEOUT_SECONDS = 300.0
-"""How long processes wait for each other."""
+"""How long processes wait for each other besides."""
 ELEMENTS = 2**22
 """Size of the all-reduce, fp32 numbers."""
 
@@ -39,25 +40,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     hosts = options.nodes.split(",")
     nodes = [hosts[each * len(hosts) // size] for each in range(size)]  # SLURM fills one after the other
-    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
-    problems = tuple(local_problems(options)) if is_first_here else ()
-    try:
-        store = open_store(rank, TIMEOUT_SECONDS) if size > 1 else None
-        unfit = exchange(store, rank, nodes, problems, TIMEOUT_SECONDS) if store else {nodes[0]: [*problems]}
-    except RuntimeError:  # of torch, whose store cannot be reached
-        store, unfit = None, {nodes[0]: ["its first process does not answer"]}
-    unfit = {node: found for node, found in unfit.items() if found}
+    store, unfit = _look(options, rank, nodes)
     if unfit:
-        if rank == 0 or (store is None and is_first_here):
+        if rank == 0 or store is None:
             _report(unfit, options.unfit)
         return EnvironmentMissingError.exit_code
     seconds = all_reduce(store, rank, size)
     if rank == 0:
-        what = (
-            f"{len(hosts)} nodes are fit; an all-reduce of {ELEMENTS * 4 / 1e6:.0f} MB took {seconds:.3f} s"
-        )
-        print(f"health: {what}")
+        megabytes = ELEMENTS * 4 / 1e6
+        fit = f"{len(hosts)} nodes are fit"
+        print(f"health: {fit}; an all-reduce of {megabytes:.0f} MB took {seconds:.3f} s")
     return 0
+
+
+def _look(
+    options: argparse.Namespace, rank: int, nodes: Sequence[str]
+) -> "tuple[Store | None, dict[str, list[str]]]":
+    """The store of the job's processes, if it has several, and the problems of each unfit node."""
+    seconds = TIMEOUT_SECONDS + (COMMAND_SECONDS if options.command else 0.0)
+    silent = {nodes[0]: ["its first process does not answer"]}
+    try:
+        store = open_store(rank, TIMEOUT_SECONDS) if len(nodes) > 1 else None
+    except RuntimeError:  # of torch
+        return None, silent
+    problems = [*local_problems(options)] if os.environ.get("LOCAL_RANK", "0") == "0" else []
+    if store is None:
+        return None, {nodes[0]: problems} if problems else {}
+    try:
+        return store, exchange(store, rank, nodes, problems, seconds)
+    except RuntimeError:
+        return None, silent
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -127,7 +139,7 @@ def _command_problems(command: str) -> Iterator[str]:
             ["bash", "-c", command], capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        yield f"launch.health_command did not end in {COMMAND_SECONDS} s"
+        yield f"launch.health_command did not end in {COMMAND_SECONDS:.0f} s"
         return
     if done.returncode:
         last = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["it said nothing"]

@@ -74,14 +74,9 @@ def require_idle(work_dir: Path) -> None:
 
 def _start(work_dir: Path, folder: Path) -> None:
     """Start the script as a process that outlives this one and its terminal."""
+    command, nothing = ["bash", str(folder / SCRIPT)], subprocess.DEVNULL
     with open(folder / LOG, "ab") as log:
-        process = subprocess.Popen(
-            ["bash", str(folder / SCRIPT)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        process = subprocess.Popen(command, stdin=nothing, stdout=log, stderr=log, start_new_session=True)
     atomic_write_json(folder / RECORD, {"pid": process.pid})
     _wait_for_lock(work_dir, process)
     if process.poll():

@@ -64,11 +64,11 @@ def test_the_demo_goes_its_way_as_jobs(cluster: Cluster, tmp_path: Path) -> None
         assert json.loads(file.read_text())["answers"]["computed"] == 0  # its two parts had done all
 
 
-def answers(folder: Path) -> dict[str, dict[str, str]]:
-    """All that was asked and answered, by model and file."""
+def answers(folder: Path) -> dict[str, list[int]]:
+    """What each model chose for each question, by model and file."""
     return {
-        path.parent.name: {file.name: file.read_text() for file in path.parent.glob("samples-*.jsonl")}
-        for path in folder.glob("*/results.json")
+        str(file.relative_to(folder)): [json.loads(line)["prediction"] for line in file.open()]
+        for file in sorted(folder.glob("*/samples-*.jsonl"))
     }
 
 
