@@ -14,7 +14,7 @@ from meditron.files import sha256_file
 from meditron.manifest import MANIFEST, config_hash, read_manifest
 from meditron.runs import RunFolder
 
-_WITHOUT_EFFECT = {"workers", "nproc", "timeout_minutes"}
+_WITHOUT_EFFECT = {"workers", "executor", "task_memory_gb", "nproc", "timeout_minutes"}
 """Settings that change how fast a stage works, not what it leaves."""
 
 

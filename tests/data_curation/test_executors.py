@@ -51,7 +51,7 @@ def files_of(work: Path) -> dict[str, bytes]:
 @pytest.fixture
 def many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every stage has several tasks."""
-    monkeypatch.setattr(stages, "KEYS_PER_TASK", 40)
+    monkeypatch.setattr(stages, "KEYS_PER_TASK", 200)
     monkeypatch.setattr(stages, "PAIRS_PER_TASK", 5)
 
 
@@ -73,7 +73,7 @@ def test_every_executor_writes_the_same_corpus(executor: str, workers: int, tmp_
     logs = tmp_path / "other" / "logs" / "curate"
     counts = {name: len(list((logs / name / "logs").iterdir())) for name in ("extract", "bands", "compare")}
     assert counts["extract"] == 3
-    assert counts["bands"] > 3
+    assert counts["bands"] > 1
     assert counts["compare"] > 1
 
 
