@@ -1,9 +1,11 @@
 """The adapter of `meditron evaluate` against lm-eval's own `--model hf`: same requests and answers.
 
-Usage: python benchmarks/evaluating.py MODEL DATA [QUESTIONS]
+Usage: python benchmarks/evaluating.py MODEL DATA [QUESTIONS [ROUNDS]]
     MODEL      Hugging Face folder of a Llama
     DATA       folder with `medqa/` and `mmlu/` (the files of `docs/evaluating.md`)
-    QUESTIONS  questions of each task (default 24); 0 measures the bootstrap alone, and needs no model
+    QUESTIONS  questions of each task, half as many where they are asked in two ways (default 24); 0 measures
+               the bootstrap alone, and needs no model
+    ROUNDS     rounds in turns (default 3)
 
 Each round gives both the same requests in turns. lm-eval's batch size is the fastest of those in HF_BATCHES,
 found before the rounds; processor seconds are given beside wall time, because a shared machine stretches the
@@ -37,7 +39,7 @@ from evaluation.quiet import quiet
 from evaluation.statistics import ratio_interval
 from meditron.config import EvaluateConfig, TaskConfig
 
-ROUNDS = 3
+DEFAULT_QUESTIONS, DEFAULT_ROUNDS = 24, 3
 RESAMPLES = 10_000
 ITEMS = 1272
 """Questions of MedQA dev."""
@@ -52,10 +54,11 @@ def tasks(questions: int) -> dict[str, tuple[TaskConfig, list[str]]]:
     mmlu = TaskConfig(format="mmlu", path="mmlu", subjects=SUBJECTS, shots=5, limit=each)
     path = "medqa/us_dev_and_train_subset/medqa_full_dev.json"
     medqa = TaskConfig(format="medqa", path=path, limit=questions)
+    half = TaskConfig(format="medqa", path=path, limit=max(questions // 2, 1))
     return {
         "MMLU, 5 examples, letter": (mmlu, ["letter"]),
         "MedQA, no examples, letter": (medqa, ["letter"]),
-        "MedQA, no examples, letter and answer": (medqa, ["letter", "answer"]),
+        "MedQA, no examples, letter and answer": (half, ["letter", "answer"]),
     }
 
 
@@ -103,12 +106,12 @@ def choices(requests: list[Any], values: list[float]) -> list[int]:
     return [int(np.argmax(group)) for group in groups.values()]
 
 
-def measure(loaded: LoadedModel, requests: list[Any], questions: int) -> dict[str, Any]:
+def measure(loaded: LoadedModel, requests: list[Any], questions: int, turns: int) -> dict[str, Any]:
     few = requests[: len(requests) // 3]
     batch = min(HF_BATCHES, key=lambda size: reference(loaded, size, few)[2])
     tokens = np.array([len(loaded.tokenizer.encode(request.args[1])) for request in requests])
     rounds = []
-    for _ in range(ROUNDS):
+    for _ in range(turns):
         theirs, mine = reference(loaded, batch, requests), ours(loaded, requests)
         differences = np.abs(np.array(theirs[0]) - np.array(mine[0]))
         difference = float(differences.max())
@@ -142,7 +145,7 @@ def bootstrap() -> dict[str, Any]:
     found: dict[str, Any] = {"items": ITEMS, "resamples": RESAMPLES}
     for name, values in (("right and wrong answers", answers), ("losses of documents", documents)):
         rounds = []
-        for _ in range(ROUNDS):
+        for _ in range(DEFAULT_ROUNDS):
             with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                 stderr, theirs = seconds(partial(bootstrap_stderr, mean, values, RESAMPLES))
             interval, mine = seconds(partial(ratio_interval, values, [1.0] * ITEMS, RESAMPLES, 1))
@@ -163,7 +166,7 @@ def seconds(work: Any) -> tuple[Any, float]:
 
 
 def main() -> None:
-    questions = int(sys.argv[3]) if len(sys.argv) > 3 else 24
+    questions, turns = (*map(int, sys.argv[3:]), *(DEFAULT_QUESTIONS, DEFAULT_ROUNDS)[len(sys.argv) - 3 :])
     report: dict[str, Any] = {
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
@@ -171,16 +174,16 @@ def main() -> None:
         "bootstrap": bootstrap(),
     }
     if questions:
-        add_adapter(report, Path(sys.argv[1]), Path(sys.argv[2]), questions)
+        add_adapter(report, Path(sys.argv[1]), Path(sys.argv[2]), questions, turns)
     print(json.dumps(report, indent=1))
 
 
-def add_adapter(report: dict[str, Any], model: Path, data: Path, questions: int) -> None:
+def add_adapter(report: dict[str, Any], model: Path, data: Path, questions: int, turns: int) -> None:
     loaded = load_model("benchmark", model, "", EvaluateConfig(dtype="float32"))
     report["device"] = loaded.model.device.type
     for name, (config, protocols) in tasks(questions).items():
         requests, count = requests_of(config, protocols, data)
-        report[name] = measure(loaded, requests, count)
+        report[name] = measure(loaded, requests, count, turns)
         print(json.dumps({name: report[name]}, indent=1), flush=True)
     report["distance from float64 on one question"] = distances(loaded, requests[-ANSWERS:])
 

@@ -43,9 +43,14 @@ def ratio_interval(
     """
     if len(sums) < 2:
         return None
-    numerators, denominators = _resampled_sums(np.array([sums, sizes], np.float64), resamples, seed)
+    values, weights = np.array(sums, np.float64), np.array(sizes, np.float64)
+    if (weights == weights[0]).all():  # every resample is of the same size, which need not be summed up
+        ratios = _resampled_sums(values[None], resamples, seed)[0] / (len(weights) * weights[0])
+    else:
+        numerators, denominators = _resampled_sums(np.stack([values, weights]), resamples, seed)
+        ratios = numerators / denominators
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(numerators / denominators, [tail, 1 - tail])
+    low, high = np.quantile(ratios, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -61,13 +66,16 @@ def _resampled_sums(parts: Floats, resamples: int, seed: int) -> Floats:
     if len(counts) * _COST_OF_A_KIND < items:
         drawn = generator.multinomial(items, counts / items, size=resamples)
         return np.asarray(kinds @ drawn.T)
-    block = max(_BLOCK // items, 1)
-    sums = []
-    for begin in range(0, resamples, block):
-        size = (min(block, resamples - begin), items)
+    rows = max(_BLOCK // items, 1)
+    sums, drawn = np.empty((len(parts), resamples)), np.empty((rows, items))
+    for begin in range(0, resamples, rows):
+        size = (min(rows, resamples - begin), items)
         places = generator.integers(0, items, size=size, dtype=np.uint16 if items < 2**16 else np.int32)
-        sums.append([part[places].sum(axis=-1) for part in parts])
-    return np.concatenate(sums, axis=1)
+        for part, own in zip(parts, sums, strict=True):
+            # No place is outside, so nothing wraps; the other modes copy the places to check them.
+            values = part.take(places, mode="wrap", out=drawn[: size[0]])
+            values.sum(axis=-1, out=own[begin : begin + size[0]])
+    return sums
 
 
 def diagnostics(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

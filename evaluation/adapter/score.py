@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from evaluation.adapter.blocks import to_blocks
+from evaluation.adapter.llama import LlamaPass
 from evaluation.adapter.tree import Extend, Ids, Node, Pack, Retract, Scheduler, Segment, build_tree
 
 LOGIT_ROWS = 256
@@ -70,7 +72,7 @@ class TreeScorer:
     """
 
     def __init__(self, model: Any, batch_tokens: int) -> None:  # noqa: ANN401 - transformers is untyped
-        self._decoder, self._head = model.model, model.lm_head
+        self._run, self._head = LlamaPass(model.model), model.lm_head
         self._device = model.device
         self._batch_tokens = batch_tokens
 
@@ -83,21 +85,17 @@ class TreeScorer:
 
     def scores(self, advance: Advance) -> Iterator[list[tuple[int, Score]]]:
         """Go through the tree, depth first."""
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
         for step in Scheduler(self._batch_tokens).steps(self._root):
             match step:
                 case Retract(tokens=tokens):
-                    cache.crop(-tokens)
+                    self._run.prefix.crop(tokens)
                 case Extend(node=node, is_new=is_new):
                     for piece in self._pieces(node):
                         segment = Segment(node=piece, parent=None, is_new=is_new)
-                        yield self._pass([segment], cache)
+                        yield self._pass([segment], keep=True)
                         advance(len(piece.tokens) if is_new else 0)
-                case Pack(segments=segments, size=size):
-                    yield self._pass(segments, cache)
-                    cache.crop(-size)
+                case Pack(segments=segments):
+                    yield self._pass(segments, keep=False)
                     advance(sum(len(segment.node.tokens) for segment in segments if segment.is_new))
 
     def _pieces(self, node: Node) -> Iterator[Node]:
@@ -106,31 +104,31 @@ class TreeScorer:
             yield Node(tokens=tokens, start=node.start + begin, sequences=node.sequences)
 
     @torch.inference_mode()
-    def _pass(self, segments: list[Segment], cache: Any) -> list[tuple[int, Score]]:  # noqa: ANN401
-        """One forward pass over segments that follow the cached prefix."""
+    def _pass(self, segments: list[Segment], keep: bool) -> list[tuple[int, Score]]:
+        """One forward pass over segments that follow the cached prefix, and what it says about the requests
+        that go through the new ones."""
         nodes = [segment.node for segment in segments]
         ids_T = np.concatenate([node.tokens for node in nodes])
         positions_T = np.concatenate([np.arange(len(node.tokens)) + node.start for node in nodes])
-        prefix = cache.get_seq_length()
-        hidden_1TH = self._decoder(
-            input_ids=self._tensor(ids_T)[None],
-            position_ids=self._tensor(positions_T)[None],
-            attention_mask=tree_mask(segments, prefix, self._device),
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        return self._collect(segments, hidden_1TH[0])
+        places, targets, owners = self._wanted(segments)
+        places_N, row_of_place = np.unique(np.array(places, np.int64), return_inverse=True)
+        hidden_NH = self._run(
+            self._tensor(ids_T),
+            self._tensor(positions_T),
+            to_blocks(segments, self._run.prefix.length, self._device),
+            self._tensor(places_N),
+            keep,
+        )
+        values, hits = self._read(hidden_NH, row_of_place, np.array(targets))
+        return self._add(owners, values, hits)
 
     def _tensor(self, values: Any) -> torch.Tensor:  # noqa: ANN401
         return torch.as_tensor(values, dtype=torch.long, device=self._device)
 
-    def _collect(self, segments: list[Segment], hidden_TH: torch.Tensor) -> list[tuple[int, Score]]:
-        """Add what the pass says about the requests that go through its new segments."""
-        places, targets, owners = self._wanted(segments)
-        if not places:
-            return []
-        positions_N, row_of_place = np.unique(np.array(places), return_inverse=True)
-        values, hits = self._read(hidden_TH[self._tensor(positions_N)], row_of_place, np.array(targets))
+    def _add(
+        self, owners: Sequence[int], values: Sequence[float], hits: Sequence[bool]
+    ) -> list[tuple[int, Score]]:
+        """Add tokens to the scores of their requests; those that are complete with it."""
         done = []
         for owner, value, hit in zip(owners, values, hits, strict=True):
             score = self._scores[owner]
@@ -174,19 +172,6 @@ class TreeScorer:
             values[inside] = (logits_NV[row, target] - logits_NV.logsumexp(-1)[row]).cpu()
             hits[inside] = (logits_NV.argmax(-1)[row] == target).cpu()
         return values.tolist(), hits.tolist()
-
-
-def tree_mask(segments: Sequence[Segment], prefix: int, device: torch.device) -> torch.Tensor:
-    """Who may attend to whom: [1, 1, T, P + T], True for the prefix, the own beginning and the ancestors'."""
-    count = len(segments)
-    ancestor = np.eye(count, dtype=bool)
-    for place, segment in enumerate(segments):
-        if segment.parent is not None:
-            ancestor[place] |= ancestor[segment.parent]
-    of_T = torch.as_tensor(np.repeat(np.arange(count), [len(s.node.tokens) for s in segments]), device=device)
-    related_TT = torch.as_tensor(ancestor, device=device)[of_T][:, of_T].tril()
-    prefix_TP = torch.ones(len(of_T), prefix, dtype=torch.bool, device=device)
-    return torch.cat([prefix_TP, related_TT], dim=1)[None, None]
 
 
 class RowScorer:

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.int32]
-MIN_CACHED = 16
-"""A shared part shorter than this is computed again in each pack rather than in a pass of its own."""
+PASS_TOKENS = 16
+"""Tokens that are computed in the time that one more pass takes: a shared part is cached in a pass of its own
+where computing it again in every pack would be more."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -120,11 +121,11 @@ class Scheduler:
 
     Args:
         budget: most tokens of one pack; a longer node is cut by whoever computes it.
-        min_cached: shared parts of at least so many tokens become part of the cached prefix.
+        pass_tokens: what one more pass costs, in tokens.
     """
 
-    def __init__(self, budget: int, min_cached: int = MIN_CACHED) -> None:
-        self._budget, self._min_cached = budget, min_cached
+    def __init__(self, budget: int, pass_tokens: int = PASS_TOKENS) -> None:
+        self._budget, self._pass_tokens = budget, pass_tokens
         self._pack = Pack()
         self._places: dict[int, int] = {}  # id of a node to its place in the pack
         self._computed: set[int] = set()
@@ -139,7 +140,7 @@ class Scheduler:
         above = sum(len(link.tokens) for link in chain)
         if above + node.size <= self._budget:
             yield from self._add(node, chain)
-        elif len(node.tokens) < self._min_cached and node.children:
+        elif node.children and self._is_cheaper_again(node):
             for child in node.children:
                 yield from self._visit(child, (*chain, node) if len(node.tokens) else chain)
         else:
@@ -151,6 +152,11 @@ class Scheduler:
                 yield from self._visit(child, ())
             yield from self._flush()
             yield Retract(tokens=above + len(node.tokens))
+
+    def _is_cheaper_again(self, node: Node) -> bool:
+        """Whether computing a node in each pack that it takes is less work than a pass of its own."""
+        further_packs = -(-node.size // self._budget) - 1
+        return len(node.tokens) * further_packs < self._pass_tokens
 
     def _add(self, node: Node, chain: tuple[Node, ...]) -> Iterator[Step]:
         missing = sum(len(link.tokens) for link in chain if id(link) not in self._places)

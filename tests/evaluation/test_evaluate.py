@@ -116,12 +116,12 @@ def test_a_killed_evaluation_goes_on(recipe: Recipe, monkeypatch: pytest.MonkeyP
     shutil.rmtree(f"{folder}.cache")
     original, passes = TreeScorer._pass, 0
 
-    def killed(self: TreeScorer, *arguments: Any) -> Any:
+    def killed(self: TreeScorer, *arguments: Any, **named: Any) -> Any:
         nonlocal passes
         passes += 1
         if passes == 8:
             raise KeyboardInterrupt
-        return original(self, *arguments)
+        return original(self, *arguments, **named)
 
     monkeypatch.setattr(TreeScorer, "_pass", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -127,12 +127,12 @@ def test_a_killed_run_goes_on_with_what_it_had(
     passes = 0
     original = TreeScorer._pass
 
-    def killed(self: TreeScorer, *arguments: Any) -> Any:
+    def killed(self: TreeScorer, *arguments: Any, **named: Any) -> Any:
         nonlocal passes
         passes += 1
         if passes == 6:
             raise KeyboardInterrupt
-        return original(self, *arguments)
+        return original(self, *arguments, **named)
 
     monkeypatch.setattr(TreeScorer, "_pass", killed)
     with pytest.raises(KeyboardInterrupt):

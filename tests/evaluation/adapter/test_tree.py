@@ -14,13 +14,13 @@ def ids(*sequences: list[int]) -> list[Ids]:
     return [np.array(sequence, np.int32) for sequence in sequences]
 
 
-def replayed(root: Node, budget: int, min_cached: int) -> tuple[dict[int, list[int]], int, int]:
+def replayed(root: Node, budget: int, pass_tokens: int) -> tuple[dict[int, list[int]], int, int]:
     """Tokens that each node is computed after, itself included; tokens computed; passes."""
     cached: list[int] = []
     before: dict[int, list[int]] = {}
     computed = passes = 0
     new: list[int] = []
-    for step in Scheduler(budget, min_cached).steps(root):
+    for step in Scheduler(budget, pass_tokens).steps(root):
         match step:
             case Retract(tokens=tokens):
                 del cached[-tokens:]
@@ -54,10 +54,10 @@ def nodes_of(node: Node) -> list[Node]:
 
 @given(SEQUENCES, st.integers(8, 64), st.integers(1, 16))
 def test_every_sequence_is_computed_after_its_own_beginning(
-    sequences: list[list[int]], budget: int, min_cached: int
+    sequences: list[list[int]], budget: int, pass_tokens: int
 ) -> None:
     root = build_tree(ids(*sequences))
-    before, _, _ = replayed(root, budget, min_cached)
+    before, _, _ = replayed(root, budget, pass_tokens)
     distinct = {tuple(sequence[:length]) for sequence in sequences for length in range(1, len(sequence) + 1)}
     assert root.size == len(distinct)
     for node in nodes_of(root):
@@ -72,7 +72,7 @@ def test_shared_beginnings_are_computed_once() -> None:
     sequences = [instruction + question + answer for question in questions for answer in answers]
     root = build_tree(ids(*sequences))
     assert root.size == 100 + 10 * (51 + 4)
-    before, computed, passes = replayed(root, budget=128, min_cached=16)
+    before, computed, passes = replayed(root, budget=128, pass_tokens=16)
     assert computed == root.size  # the instruction is cached, each question packed with its answers
     assert passes == 1 + 5
     assert len(before) == len([node for node in nodes_of(root) if len(node.tokens)])
@@ -81,19 +81,19 @@ def test_shared_beginnings_are_computed_once() -> None:
 def test_a_short_beginning_is_packed_again_rather_than_cached() -> None:
     sequences = [[1, 2, 3] + [10 + n] * 60 for n in range(6)]
     root = build_tree(ids(*sequences))
-    _, computed, passes = replayed(root, budget=128, min_cached=16)
+    _, computed, passes = replayed(root, budget=128, pass_tokens=16)
     assert passes == 3
     assert computed == root.size + 2 * 3
 
 
 def test_one_long_sequence_and_equal_ones() -> None:
     root = build_tree(ids([7] * 500, [7] * 500, [7] * 400))
-    _, computed, _ = replayed(root, budget=128, min_cached=16)
+    _, computed, _ = replayed(root, budget=128, pass_tokens=16)
     assert computed == root.size == 500
 
 
 @pytest.mark.parametrize("sequences", [[[1]], [[1], [2]], [[1], [1, 2]]])
 def test_the_smallest_trees(sequences: list[list[int]]) -> None:
     root = build_tree(ids(*sequences))
-    before, _, _ = replayed(root, budget=16, min_cached=16)
+    before, _, _ = replayed(root, budget=16, pass_tokens=16)
     assert sorted(before.values()) == sorted(sequences)
