@@ -92,7 +92,7 @@ def test_a_cancelled_job_does_not_come_back(cluster: Cluster, tmp_path: Path) ->
     until(lambda: not cluster.run("squeue", "--noheader").strip(), 60)
     assert cluster.state(job) == "CANCELLED"
     assert "queued again" not in log(tmp_path, job)
-    assert "start 1" not in log(tmp_path, job)
+    assert "start 1 rank" not in log(tmp_path, job)
 
 
 def test_starts_without_progress_end(
@@ -103,7 +103,7 @@ def test_starts_without_progress_end(
     told = log(tmp_path, job)
     assert "2 starts in a row of pretrain brought no new checkpoint; it is not started again" in told
     assert told.count("end 1 rank") == 4
-    assert "start 2" not in told
+    assert "start 2 rank" not in told
     assert main(["launch", "status", "--work_dir", str(tmp_path / "work")]) == 0
     assert "pretrain: no progress: The job was started again and again" in capsys.readouterr().err
 
