@@ -129,7 +129,9 @@ def _stages(path: Path) -> dict[str, Json]:
 def _add_corpus(page: Page) -> None:
     recipe, notes = page.recipe, page.notes
     corpus, shards = Path(str(recipe.tokenize.corpus)), Path(str(recipe.tokenize.output))
-    page.corpus = notes.attempt("corpus", corpus, lambda: read_corpus(corpus))
+    logs = Path(recipe.work_dir) / "logs" / "curate" / "throughput.json"
+    made_here = logs if str(corpus) == recipe.curate.output else None
+    page.corpus = notes.attempt("corpus", corpus, lambda: read_corpus(corpus, made_here))
     page.shards = notes.attempt("tokens", shards, lambda: read_shards(shards))
 
 

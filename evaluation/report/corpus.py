@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ class Corpus:
     """The first unreadable records: source, file, record, reason."""
     duplicates: list[Json]
     """The first duplicates: id, kept_id, rule."""
+    steps: list[Json] = field(default_factory=list)
+    """What each step of curation cost: stage, step, seconds, megabytes_per_second; none without its logs."""
 
     def total(self, name: str) -> int:
         """Sum of a count over the sources."""
@@ -98,8 +100,12 @@ class Corpus:
         return [source for source in self.sources if source.survival]
 
 
-def read_corpus(folder: Path) -> Corpus:
+def read_corpus(folder: Path, throughput: Path | None = None) -> Corpus:
     """Read a corpus's account.
+
+    Args:
+        folder: the corpus.
+        throughput: file in the logs of the run that made it; need not exist.
 
     Raises:
         ManifestError: the folder is missing, unfinished, or does not match its manifest.
@@ -113,6 +119,7 @@ def read_corpus(folder: Path) -> Corpus:
         sources=sorted(sources, key=lambda source: source.kind != "medical"),
         quarantine=_first_lines(folder / "quarantine.jsonl"),
         duplicates=_first_lines(folder / "duplicates.jsonl"),
+        steps=list(read_json(throughput)["steps"]) if throughput and throughput.exists() else [],
     )
 
 

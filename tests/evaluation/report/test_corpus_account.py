@@ -56,3 +56,10 @@ def test_what_published_rules_and_patterns_found_is_shown_without_showing_it(pag
     assert rows(page, "Passages that may identify a person, by class") == {"EMAIL": ["5", "5"]}
     excerpts = page.split("Excerpts of what was dropped, removed or found")[1]
     assert "write to [EMAIL] about" in excerpts.split("phi: EMAIL")[1]
+
+
+def test_the_cost_of_each_step_is_shown(page: str) -> None:
+    table = page.split("What each step of curating cost")[1].split("</table>")[0]
+    steps = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td[^>]*>([\d.]+)</td>", table)
+    assert {f"{stage}: {step}" for stage, step, _ in steps} >= {"extract: clean", "publish: publish chunk"}
+    assert all(float(seconds) >= 0 for *_, seconds in steps)
