@@ -1,54 +1,12 @@
-"""The landmark in a tokenizer and in the embeddings of a model that did not have it."""
+"""The landmark in a tokenizer that did not have it."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from meditron.errors import InputError
 from meditron.files import atomic_write_json, atomic_write_text
-from meditron.models.safetensors_folder import WeightSource
 from meditron.tokenizers import TOKENIZER_JSON
-
-_EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
-_CHUNK_ROWS = 8192
-
-
-class MeanRow:
-    """Weights whose embeddings have one more row, the mean of the others.
-
-    A new token then begins as an average one, as in the paper's code for Llama.
-
-    Args:
-        weights: of the model without the landmark.
-        vocab_size: its rows.
-    """
-
-    def __init__(self, weights: WeightSource, vocab_size: int) -> None:
-        self._weights, self._vocab_size = weights, vocab_size
-
-    def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Rows `start` to `stop` of a tensor (its first axis)."""
-        if name not in _EMBEDDINGS or stop <= self._vocab_size:
-            return self._weights.rows(name, start, stop)
-        known = self._weights.rows(name, min(start, self._vocab_size), self._vocab_size)
-        mean = self._mean(name).to(known.dtype)[None]
-        return torch.cat([known, mean]) if start <= self._vocab_size else known
-
-    def columns(self, name: str, start: int, stop: int) -> Tensor:
-        """Columns `start` to `stop` of a matrix."""
-        return self._weights.columns(name, start, stop)
-
-    def _mean(self, name: str) -> Tensor:
-        """In chunks and in fp64: every rank gets the same, and the whole embedding is never held."""
-        total: Any = 0
-        for start in range(0, self._vocab_size, _CHUNK_ROWS):
-            stop = min(start + _CHUNK_ROWS, self._vocab_size)
-            total = total + self._weights.rows(name, start, stop).double().sum(0)
-        mean: Tensor = total / self._vocab_size
-        return mean
 
 
 def add_landmark(folder: Path, token: str, token_id: int) -> None:

@@ -1,4 +1,4 @@
-"""The landmark among tokens: slots, labels, the tokenizer's files, the first embedding."""
+"""The landmark among tokens: slots, labels, the tokenizer's files."""
 
 import json
 from pathlib import Path
@@ -7,27 +7,13 @@ import pytest
 import sentencepiece
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor
 from transformers import AutoTokenizer
 
 from meditron.errors import InputError
 from meditron.models.options.landmark.config import LandmarkConfig
 from meditron.models.options.landmark.slots import insert_every, lay_out
-from meditron.models.options.landmark.tokens import MeanRow, add_landmark
+from meditron.models.options.landmark.tokens import add_landmark
 from tests.meditron.models.options.landmark.conftest import tokens
-
-
-class Known:
-    """Weights of one embedding of 5 rows."""
-
-    def __init__(self) -> None:
-        self.table = torch.arange(10.0).view(5, 2)
-
-    def rows(self, name: str, start: int, stop: int) -> Tensor:
-        return self.table[start:stop]
-
-    def columns(self, name: str, start: int, stop: int) -> Tensor:
-        return self.table[:, start:stop]
 
 
 @pytest.fixture
@@ -36,16 +22,6 @@ def folder(tmp_path: Path) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     return tmp_path
-
-
-def test_the_new_row_is_the_mean_of_the_others_on_every_rank() -> None:
-    weights = MeanRow(Known(), 5)
-    whole = torch.tensor([[0.0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [4, 5]])
-    name = "model.embed_tokens.weight"
-    torch.testing.assert_close(weights.rows(name, 0, 6), whole)
-    for start in (0, 2, 4):  # as three ranks cut it
-        torch.testing.assert_close(weights.rows(name, start, start + 2), whole[start : start + 2])
-    torch.testing.assert_close(weights.rows("model.norm.weight", 0, 2), Known().table[:2])
 
 
 def test_a_landmark_has_no_loss_and_is_no_target() -> None:
