@@ -8,7 +8,7 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import zstandard
 
-from data_curation.readers import books, cnxml, jats, medline, medquad, pages, pdf, records, s2orc
+from data_curation.readers import books, cnxml, grobid, jats, medline, medquad, pages, pdf, records, s2orc
 from data_curation.readers.base import (
     ARCHIVES,
     COMPRESSED,
@@ -39,6 +39,7 @@ READERS = {
     "medquad": Reader(medquad.read_medquad, (".xml",), ("unit",)),
     "cnxml": Reader(cnxml.read_cnxml, (".cnxml",)),
     "pdf": Reader(pdf.read_pdf, (".pdf",), ("seconds",)),
+    "grobid": Reader(grobid.read_grobid, (".pdf",), ("url", "seconds")),
     "text": Reader(books.read_text, (".txt",), ("encoding",)),
     "gutenberg": Reader(books.read_gutenberg, (".txt",)),
     "wikitext": Reader(books.read_wikitext, (".txt", ".tokens", ".raw")),
