@@ -13,8 +13,11 @@ import torch
 
 from evaluation.adapter.tree import Segment
 
-CPU_CALL_PAIRS, GPU_CALL_PAIRS = 4096, 2**18
+CPU_CALL_PAIRS, GPU_CALL_PAIRS = 1024, 2**18
 """Pairs of tokens that are multiplied in the time that one more call of attention takes."""
+CPU_ROWS, GPU_ROWS = 64, 8192
+"""Most queries of a block: those of an earlier half have no use for the keys of the later one, which torch's
+attention on a CPU multiplies all the same."""
 
 Places = npt.NDArray[np.int64]
 
@@ -39,10 +42,15 @@ def to_blocks(segments: Sequence[Segment], prefix: int, device: torch.device) ->
         prefix: P, the tokens of the cached prefix, at which all look.
         device: where the pass is computed.
     """
-    pairs = CPU_CALL_PAIRS if device.type == "cpu" else GPU_CALL_PAIRS
+    on_cpu = device.type == "cpu"
+    pairs, rows = (CPU_CALL_PAIRS, CPU_ROWS) if on_cpu else (GPU_CALL_PAIRS, GPU_ROWS)
     lengths = np.array([len(segment.node.tokens) for segment in segments])
     follows = _follows(segments)
-    return [_block(follows, lengths, run, prefix, device) for run in _runs(follows, lengths, pairs)]
+    return [
+        block
+        for run in _runs(follows, lengths, pairs)
+        for block in _blocks(follows, lengths, run, prefix, rows, device)
+    ]
 
 
 def _follows(segments: Sequence[Segment]) -> npt.NDArray[np.bool_]:
@@ -66,26 +74,39 @@ def _runs(follows: npt.NDArray[np.bool_], lengths: Places, pairs: int) -> Iterat
     yield range(begin, len(lengths))
 
 
-def _block(
-    follows: npt.NDArray[np.bool_], lengths: Places, run: range, prefix: int, device: torch.device
-) -> Block:
+def _blocks(
+    follows: npt.NDArray[np.bool_],
+    lengths: Places,
+    run: range,
+    prefix: int,
+    rows: int,
+    device: torch.device,
+) -> Iterator[Block]:
+    """A run, cut into blocks of so many rows, each with the keys that one of its queries looks at."""
     starts = np.concatenate([[0], lengths.cumsum()])
     before = np.flatnonzero(follows[run.start : run.stop, : run.start].any(axis=0))
-    shown = np.concatenate([before, np.arange(run.start, run.stop)])
+    own, shown = np.arange(run.start, run.stop), np.concatenate([before, np.arange(run.start, run.stop)])
+    of_Q, of_K = (np.repeat(part, lengths[part]) for part in (own, shown))
+    places_Q = np.arange(starts[run.start], starts[run.stop])
     places_K = np.concatenate([np.arange(starts[one], starts[one + 1]) for one in shown])
-    queries = slice(int(starts[run.start]), int(starts[run.stop]))
-    keys_K = np.concatenate([np.arange(prefix), places_K + prefix])
-    if len(shown) == 1 and not prefix:
-        return Block(queries=queries, keys=queries, mask=None)
-    places_Q = np.arange(queries.start, queries.stop)
-    of_Q, of_K = (np.repeat(part, lengths[part]) for part in (np.arange(run.start, run.stop), shown))
     looks_QK = follows[of_Q][:, of_K] & (places_K <= places_Q[:, None])
-    mask_QK = np.concatenate([np.ones((len(of_Q), prefix), bool), looks_QK], axis=1)
-    return Block(
-        queries=queries,
-        keys=_as_slice(keys_K) or torch.as_tensor(keys_K, device=device),
-        mask=torch.as_tensor(mask_QK, device=device)[None, None],
-    )
+    looks_QK = np.concatenate([np.ones((len(of_Q), prefix), bool), looks_QK], axis=1)
+    keys_K = np.concatenate([np.arange(prefix), places_K + prefix])
+    for begin in range(0, len(places_Q), rows):
+        looks = looks_QK[begin : begin + rows]
+        seen = looks.any(axis=0)
+        first = int(places_Q[begin])
+        keys, mask = keys_K[seen], looks[:, seen]
+        yield Block(
+            queries=slice(first, first + len(looks)),
+            keys=_as_slice(keys) or torch.as_tensor(keys, device=device),
+            mask=None if _is_causal(mask) else torch.as_tensor(mask, device=device)[None, None],
+        )
+
+
+def _is_causal(mask: npt.NDArray[np.bool_]) -> bool:
+    rows, columns = mask.shape
+    return rows == columns and np.array_equal(mask, np.tri(rows, dtype=bool))
 
 
 def _as_slice(places: Places) -> slice | None:
