@@ -38,7 +38,8 @@ def main(recipe: Recipe) -> None:
     benchmarks = _load_benchmarks(recipe)
     if config.part is None and recipe.pretrain.shards == recipe.tokenize.output:
         _print_mixture(plan, recipe)
-    work = open_work_folder(output.absolute(), plan)  # other machines may have another current folder
+    # Other machines may have another current folder.
+    work = open_work_folder(output.absolute(), plan, by_slurm=config.executor == "slurm")
     runner = Runner(config, recipe.launch)
     _extract(plan, recipe, work, benchmarks, runner)
     if config.part is not None:
@@ -57,17 +58,31 @@ def main(recipe: Recipe) -> None:
     print_summary(statistics, output)
 
 
-def open_work_folder(output: Path, plan: Plan) -> Path:
-    """`<output>.work`: what an interrupted run of the same plan left, or else empty."""
+def open_work_folder(output: Path, plan: Plan, *, by_slurm: bool = False) -> Path:
+    """`<output>.work`: what an interrupted run of the same plan left, or else empty.
+
+    Raises:
+        InputError: SLURM's jobs of an earlier run are at work there, and this one would not wait for them.
+    """
     work = output.with_name(f"{output.name}.work")
     key = work / "plan.key"
     with _locked(work.with_suffix(".lock")):  # several parts may start at once
-        if work.exists() and (not key.exists() or key.read_text() != plan.key):
+        is_other = work.exists() and (not key.exists() or key.read_text() != plan.key)
+        if is_other or not by_slurm:
+            _require_no_jobs(work)
+        if is_other:
             shutil.rmtree(work)  # made from other settings or other files
         for name in ("parts", "decisions", "corpus"):
             (work / name).mkdir(parents=True, exist_ok=True)
         atomic_write_text(key, plan.key)
     return work
+
+
+def _require_no_jobs(work: Path) -> None:
+    if next(work.glob("*/jobs.txt"), None) is not None:
+        from data_curation.executor.slurm import require_idle
+
+        require_idle(work)
 
 
 def _print_mixture(plan: Plan, recipe: Recipe) -> None:

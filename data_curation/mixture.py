@@ -7,8 +7,9 @@ from pathlib import Path
 
 from data_curation.plan import Plan, make_plan
 from meditron.config import PretrainConfig, Recipe
-from meditron.errors import ConfigError, ManifestError
+from meditron.errors import ManifestError
 from meditron.manifest import read_manifest
+from meditron.mixture import source_shares
 from meditron.progress import console
 
 CHARACTERS_PER_TOKEN = 4.2
@@ -91,22 +92,19 @@ def mixture(plan: Plan, config: PretrainConfig, tokens: Mapping[str, int]) -> li
     """Each source's part of the samples, as pretraining draws them.
 
     Raises:
-        ConfigError: a weight is for no source.
+        ConfigError: a weight is for no source, or `replay` lacks a side.
     """
-    unknown = sorted(set(config.weights) - set(plan.sources))
-    if unknown:
-        listed = ", ".join(plan.sources)
-        raise ConfigError(f"pretrain.weights.{unknown[0]}: no source has this name; there are {listed}")
-    weights: Mapping[str, float] = config.weights or tokens
-    total = sum(weights.values()) or 1
+    # A source of which nothing is known yet is not one that does not exist.
+    known = {name: max(tokens[name], 1) for name in plan.sources}
+    shares = source_shares(config, known, {name: source.kind for name, source in plan.sources.items()})
     drawn = config.train_steps * config.global_batch_size * config.sequence_length
     return [
         Share(
             source=name,
             kind=source.kind,
             tokens=tokens[name],
-            share=weights.get(name, 0) / total,
-            drawn=round(drawn * weights.get(name, 0) / total),
+            share=shares.get(name, 0.0),
+            drawn=round(drawn * shares.get(name, 0.0)),
         )
         for name, source in plan.sources.items()
     ]
@@ -135,5 +133,6 @@ def print_mixture(shares: list[Share], config: PretrainConfig, origin: str) -> N
         if share.epochs > _REPEATS_WORTH and origin != _FROM_INPUT:
             console().print(
                 f"warning: {share.source} is seen {share.epochs:.1f} times; past {_REPEATS_WORTH} epochs "
-                "repeated text teaches little: lower its pretrain.weights or train_steps, or add documents"
+                "repeated text teaches little: lower its share (pretrain.weights, upsample or replay) or "
+                "train_steps, or add documents"
             )

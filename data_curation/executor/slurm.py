@@ -15,7 +15,7 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 
 from data_curation.executor.tasks import Tasks
 from meditron.config import LaunchConfig
-from meditron.errors import ConfigError, EnvironmentMissingError
+from meditron.errors import ConfigError, EnvironmentMissingError, InputError
 from meditron.progress import console
 
 POLL_SECONDS = 2.0
@@ -134,6 +134,21 @@ class SlurmTasks(Tasks, SlurmPipelineExecutor):  # type: ignore[misc]
         return "\n".join(lines) + "\n"
 
 
+def require_idle(work: Path) -> None:
+    """Refuse to touch a folder that jobs still write to.
+
+    Raises:
+        InputError: SLURM has jobs of an earlier command, or does not say that it has none.
+    """
+    jobs = [number for path in sorted(work.glob("*/jobs.txt")) for number in path.read_text().split()]
+    if _any_in_queue(jobs):
+        listed = " ".join(jobs)
+        raise InputError(
+            f"{work}: SLURM's jobs {listed} of an earlier command are still at work there; start that "
+            f"command again to wait for them, or end them with: scancel {listed}"
+        )
+
+
 def _remember(path: Path, answer: str) -> str:
     """The job's number in what sbatch says, also written to a file."""
     number = answer.split()[-1]
@@ -146,6 +161,8 @@ def _any_in_queue(jobs: Sequence[str]) -> bool:
     """Whether SLURM still has one of these jobs; while it does not answer, they are taken to be there."""
     if not jobs:
         return False
+    if shutil.which("squeue") is None:
+        return True
     words = ["squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}"]
     answer = subprocess.run(words, text=True, capture_output=True, check=False)
     if answer.returncode:

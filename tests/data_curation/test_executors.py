@@ -16,7 +16,7 @@ from data_curation.executor.local import LocalTasks
 from meditron.cli import main as meditron
 from meditron.config import CurateConfig, LaunchConfig, Recipe, SourceConfig
 from meditron.config.recipe import resolve
-from meditron.errors import ConfigError, DiskFullError, MeditronError
+from meditron.errors import ConfigError, DiskFullError, InputError, MeditronError
 
 NO_RAY = importlib.util.find_spec("ray") is None
 
@@ -137,6 +137,25 @@ def test_missing_software_is_one_sentence(
     for executor, word in (("slurm", "sbatch is not on the PATH"), ("ray", "ray is not installed")):
         assert meditron(["curate", "--executor", executor, "--curate.sources", sources, *given]) == 10
         assert word in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer", ["echo 7", "exit 1", None])
+def test_jobs_that_are_at_work_are_not_disturbed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str | None
+) -> None:
+    write_sources(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "work/corpus.work/extract").mkdir(parents=True)
+    (tmp_path / "work/corpus.work/extract/jobs.txt").write_text("7\n8\n")
+    squeue = tmp_path / "squeue"
+    if answer is not None:
+        squeue.write_text(f"#!/bin/sh\n{answer}\n")
+        squeue.chmod(0o755)
+    with pytest.raises(InputError, match=r"jobs 7 8 of an earlier command .* scancel 7 8"):
+        curated(tmp_path, "work")
+    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1\n")
+    squeue.chmod(0o755)
+    assert curated(tmp_path, "work")
 
 
 def test_a_part_is_read_here() -> None:
