@@ -143,35 +143,12 @@ class Blend:
         return [(name, k) for _, _, name, k in due[start - passed : start - passed + count]]
 
 
-def shares(weights: Mapping[str, float], tokens: Mapping[str, int]) -> dict[str, float]:
-    """Share of each source in the samples.
-
-    Args:
-        weights: as configured; empty means in proportion to `tokens`.
-        tokens: training tokens of each source in the shards.
-
-    Raises:
-        ConfigError: a weighted source is not in the shards.
-    """
-    unknown = sorted(name for name in weights if not tokens.get(name))
-    if unknown:
-        raise ConfigError(
-            f"pretrain.weights.{unknown[0]}: the shards have no training text of this source; "
-            f"they have {', '.join(name for name in tokens if tokens[name]) or 'none'}"
-        )
-    chosen = dict(weights) or {name: float(count) for name, count in tokens.items() if count}
-    if not chosen:
-        raise ConfigError("pretrain.shards: hold no training text; add documents to the corpus")
-    total = sum(chosen.values())
-    return {name: weight / total for name, weight in sorted(chosen.items())}
-
-
 class TrainingData:
     """The samples of every step.
 
     Args:
         shards: folder of `tokenize`.
-        weights: see `shares`.
+        weights: source to its share; the shares sum to 1.
         sequence_length: tokens that a sample predicts.
         seed: decides the orders.
     """

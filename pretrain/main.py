@@ -34,7 +34,14 @@ SHAPING = (
     "optimizer",
 )
 """Settings that must stay when a run is resumed; layout, recomputation and intervals may change."""
-ADDED = ("reset_attention_mask", "fp8", "optimizer.decay_steps", "optimizer.schedule_steps")
+ADDED = (
+    "upsample",
+    "replay",
+    "reset_attention_mask",
+    "fp8",
+    "optimizer.decay_steps",
+    "optimizer.schedule_steps",
+)
 """Of the same kind, but younger than some checkpoints: left out of their identity while they are unset."""
 
 
@@ -241,7 +248,8 @@ def _leave_out_unset(shaping: dict[str, Any], settings: dict[str, Any], path: li
 def _build(
     recipe: Recipe, run: RunFolder, architecture: "Architecture", identity: dict[str, Any]
 ) -> "Trainer":
-    from pretrain.data import TrainingData, ValidationData, open_shard, shares
+    from meditron.mixture import source_shares
+    from pretrain.data import TrainingData, ValidationData, open_shard
     from pretrain.trainer import Trainer
 
     config = recipe.pretrain
@@ -249,7 +257,8 @@ def _build(
     engine.build(_weights(recipe, architecture))
     shards = Path(str(config.shards))
     sources = _table(config)["sources"]
-    weights = shares(config.weights, {name: row["train_tokens"] for name, row in sources.items()})
+    tokens = {name: row["train_tokens"] for name, row in sources.items()}
+    weights = source_shares(config, tokens, {name: row["kind"] for name, row in sources.items()})
     held_out = [name for name, row in sorted(sources.items()) if row["validation_tokens"] > 1]
     return Trainer(
         config=config,

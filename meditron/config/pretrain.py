@@ -243,6 +243,12 @@ class PretrainConfig:
     weights: dict[str, float] = field(default_factory=dict)
     """Source to its share of the samples; normalised to sum to 1. A source that is not named is left
     out. Default: every source in proportion to its tokens."""
+    upsample: dict[str, float] = field(default_factory=dict)
+    """Source to how many times as often it is drawn as `weights`, or its number of tokens, would have it:
+    `guidelines: 4` shows it four times while the others are shown once."""
+    replay: float | None = None
+    """Share of the samples from sources of kind general, whatever their weights, which then say how it is
+    divided among them. Default: as the weights have it."""
     sequence_length: int = 2048
     """Tokens of one sample."""
     micro_batch_size: int = 1
@@ -308,6 +314,10 @@ class PretrainConfig:
         require(fits, "pretrain.optimizer.schedule_steps", schedule, rule)
         for source, weight in self.weights.items():
             require(weight >= 0, f"pretrain.weights.{source}", weight, "is negative")
+        for source, factor in self.upsample.items():
+            require(factor > 0, f"pretrain.upsample.{source}", factor, "must be above 0")
+        fits = self.replay is None or 0 < self.replay < 1
+        require(fits, "pretrain.replay", self.replay, "must be above 0 and below 1")
         require(
             not self.weights or sum(self.weights.values()) > 0, "pretrain.weights", self.weights, "are all 0"
         )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meditron.errors import ConfigError, InputError
-from pretrain.data import IGNORE, Blend, SourceStream, TrainingData, ValidationData, open_shard, shares
+from pretrain.data import IGNORE, Blend, SourceStream, TrainingData, ValidationData, open_shard
 
 WEIGHTS = {"papers": 0.7, "replay": 0.3}
 
@@ -118,6 +118,15 @@ def test_finding_a_late_sample_reads_no_earlier_one(shards: Path, monkeypatch: p
         assert len(epochs) <= 4  # of two sources, the present epoch, and the next where one ends
 
 
+def test_there_is_no_index_to_build(shards: Path) -> None:
+    """Processes that start together cannot trip over one another: none of them writes beside the shards."""
+    before = {path: path.stat().st_mtime_ns for path in shards.rglob("*")}
+    data = TrainingData(shards, WEIGHTS, 24, seed=5)
+    data.batch(0, 8, 1, 0, 1)
+    data.batch(10**6, 8, 1, 0, 1)
+    assert {path: path.stat().st_mtime_ns for path in shards.rglob("*")} == before
+
+
 def test_validation_counts_every_token_once_on_any_number_of_ranks() -> None:
     shard = numbered([9, 4, 16, 2])
     for ranks in (1, 2, 3):
@@ -127,14 +136,6 @@ def test_validation_counts_every_token_once_on_any_number_of_ranks() -> None:
         assert sorted(labels[labels != IGNORE].tolist()) == list(range(1, 31))
         assert len({part[0].shape for part in parts}) == 1
     assert ValidationData(shard, 8, 12).tokens == 12
-
-
-def test_shares() -> None:
-    tokens = {"a": 30, "b": 10, "c": 0}
-    assert shares({}, tokens) == {"a": 0.75, "b": 0.25}
-    assert shares({"a": 1, "b": 3}, tokens) == {"a": 0.25, "b": 0.75}
-    with pytest.raises(ConfigError, match=r"pretrain.weights.c: the shards have no training text"):
-        shares({"a": 1, "c": 1}, tokens)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
