@@ -10,6 +10,9 @@ from meditron.errors import CheckpointError, ManifestError
 from meditron.manifest import Manifest, read_manifest
 from meditron.progress import console
 
+TOLD = {"engine"}
+"""What a checkpoint's `config` tells of, and a run that goes on may change."""
+
 
 def checkpoint_path(folder: Path, step: int) -> Path:
     """The folder of the checkpoint after `step` steps."""
@@ -85,7 +88,7 @@ def newest(folder: Path, identity: Mapping[str, Any], verb: str) -> tuple[Path, 
 def _check_identity(path: Path, manifest: Manifest, identity: Mapping[str, Any], verb: str) -> None:
     for part in ("config", "inputs"):
         old, new = getattr(manifest, part), identity[part]
-        changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        changed = sorted(key for key in {*old, *new} - TOLD if old.get(key) != new.get(key))
         if changed:
             key = changed[0]
             name = f"{verb}.{key}" if part == "config" else f"the input {key!r}"

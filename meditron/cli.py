@@ -7,8 +7,9 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from meditron.errors import EXIT_CODES, ConfigError, MeditronError
@@ -23,9 +24,8 @@ class Verb(NamedTuple):
     entry: str
     sections: tuple[str, ...]
     help: str
-    actions: tuple[str, ...] = ()
-    """Second words, as in `meditron launch status`, each a function."""
-    actions_module: str = ""
+    actions: Mapping[str, str] = MappingProxyType({})
+    """Second words, as in `meditron launch status`, and where the function of each is."""
     switches: tuple[tuple[str, str], ...] = ()
     """Options without a value, each with the setting it turns on, as in `meditron curate --audit`."""
     short: tuple[tuple[str, str], ...] = ()
@@ -34,13 +34,16 @@ class Verb(NamedTuple):
     """Setting, a list, that further words without `--` are the value of, as in `meditron compare A B`."""
 
 
+def _functions(module: str, *words: str) -> dict[str, str]:
+    return {word: f"{module}:{word.replace('-', '_')}" for word in words}
+
+
 VERBS: dict[str, Verb] = {
     "curate": Verb(
         "data_curation.curate:main",
         ("curate",),
         "sources to a corpus; curate plan (the mixture), curate train-classifier",
-        ("plan", "train-classifier"),
-        "data_curation.actions",
+        _functions("data_curation.actions", "plan", "train-classifier"),
         (("--audit", "curate.clean.audit"),),
         (("--executor", "curate.executor"),),
     ),
@@ -59,15 +62,14 @@ VERBS: dict[str, Verb] = {
         "launch.slurm:main",
         ("launch",),
         "the stages as SLURM jobs; launch status, logs, cancel, resume",
-        ("status", "logs", "cancel", "resume"),
-        "launch.manage",
+        _functions("launch.manage", "status", "logs", "cancel", "resume"),
     ),
     "checkpoint": Verb(
         "meditron.checkpoint_tools:main",
         ("checkpoints",),
-        "checkpoint list, checkpoint verify: what there is, and whether it is intact",
-        ("list", "verify"),
-        "meditron.checkpoint_tools",
+        "checkpoint list, verify (is it intact), convert (to another engine, or to Hugging Face)",
+        _functions("meditron.checkpoint_tools", "list", "verify") | {"convert": "pretrain.convert:main"},
+        short=(("--to", "checkpoints.to"), ("--output", "checkpoints.output")),
         words="checkpoints.paths",
     ),
     "compare": Verb(
@@ -122,7 +124,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         raise ConfigError(f"unknown command {name!r}{suggest(name, VERBS)}")
     if arguments and arguments[0] in verb.actions:
         action, *arguments = arguments
-        verb = verb._replace(entry=f"{verb.actions_module}:{action.replace('-', '_')}")
+        verb = verb._replace(entry=verb.actions[action])
     elif arguments and verb.actions and not verb.words:
         _check_first_word(name, verb, arguments[0])
     arguments = name_words(verb, arguments)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meditron.checkpoints import newest, remove_leftovers
+from meditron.checkpoints import TOLD, newest, remove_leftovers
 from meditron.config import PretrainConfig, Recipe
 from meditron.config.loading import dump_recipe, recipe_dict
 from meditron.errors import REQUEUE_EXIT_CODE, ConfigError, InputError, MeditronError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pretrain.trainer import Trainer
 
 SHAPING = (
-    "engine",
     "sequence_length",
     "global_batch_size",
     "train_steps",
@@ -33,7 +32,7 @@ SHAPING = (
     "weights",
     "optimizer",
 )
-"""Settings that must stay when a run is resumed; layout, recomputation and intervals may change."""
+"""Settings that must stay when a run is resumed; engine, layout, recomputation and intervals may change."""
 ADDED = (
     "upsample",
     "replay",
@@ -228,7 +227,7 @@ def _identity(recipe: Recipe, is_main: bool) -> dict[str, Any]:
     base = Path(str(recipe.model.base))
     has_manifest = (base / MANIFEST).is_file()
     model = read_manifest(base, kind="model").hash if has_manifest else str(recipe.model.base)
-    shaping = {name: settings[name] for name in SHAPING} | {"seed": recipe.seed}
+    shaping = {name: settings[name] for name in (*SHAPING, *TOLD)} | {"seed": recipe.seed}
     shaping |= {"options": recipe.model.options} if recipe.model.options else {}
     for name in ADDED:
         _leave_out_unset(shaping, settings, name.split("."))

@@ -1,6 +1,7 @@
 """Configuration of what looks at training runs: their layout, their comparison, their checkpoints."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from meditron.config.check import require, suggest
 from meditron.devices import DEVICES
@@ -26,6 +27,12 @@ class CheckpointsConfig:
     paths: list[str] = field(default_factory=list)
     """Run folders, or single checkpoints; also as words, `meditron checkpoint list A B`. Default: the run
     folder of the recipe."""
+    to: Literal["hf", "megatron", "deepspeed"] | None = None
+    """What `meditron checkpoint convert` makes of a checkpoint, or of the newest one of a run: a Hugging Face
+    folder of the weights alone (as `meditron export` does), or the checkpoint, optimizer included, in the
+    form of an engine."""
+    output: str | None = None
+    """The folder that it writes, which must not exist."""
 
 
 @dataclass(kw_only=True)

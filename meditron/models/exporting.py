@@ -16,7 +16,8 @@ from meditron.progress import console, progress
 if TYPE_CHECKING:
     import torch
 
-    from meditron.models.megatron.stored import StoredWeights
+    from meditron.models.megatron.stored import MegatronState
+    from meditron.models.stored import TrainingState
 
 
 def main(recipe: Recipe) -> None:
@@ -30,7 +31,22 @@ def main(recipe: Recipe) -> None:
     """
     config = recipe.export
     assert config.output is not None, "resolve() fills the paths"
-    path, checkpoint = _find(config)
+    export(*_find(config), Path(config.output), recipe)
+
+
+def export(path: Path, checkpoint: Manifest, output: Path, recipe: Recipe) -> None:
+    """Write a checkpoint's weights, without the optimizer, as a Hugging Face folder.
+
+    Args:
+        path: the checkpoint.
+        checkpoint: its manifest, which its files were held against.
+        output: the folder to write.
+        recipe: `export`, the base model, and the shards that the run read.
+
+    Raises:
+        ManifestError, ParityError, DiskFullError: as `main`.
+    """
+    config = recipe.export
     shards = Path(str(recipe.pretrain.shards))
     corpus = read_manifest(shards, kind="shards")
     if corpus.hash != checkpoint.inputs["shards"]:
@@ -39,7 +55,6 @@ def main(recipe: Recipe) -> None:
         )
     settings = {"step": checkpoint.counts["step"], "dtype": config.dtype, "parity": recipe.model.parity_check}
     inputs = {"checkpoint": checkpoint.hash}
-    output = Path(config.output)
     if _is_done(output, settings, inputs):
         console().print(f"{output}: step {settings['step']} was exported before")
         return
@@ -106,19 +121,15 @@ def _write(
     import torch
 
     from meditron.models.gguf import generation_config
-    from meditron.models.megatron.stored import StoredWeights
+    from meditron.models.megatron.stored import MegatronState
     from meditron.models.parity import check_parity
     from meditron.models.safetensors_folder import write_weights
-    from meditron.models.zero_stored import MomentsAndWeights, is_zero_checkpoint
+    from meditron.models.stored import open_state
     from meditron.tokenizers import load_tokenizer
 
     number_format = getattr(torch, dtype)
-    stored = None if is_zero_checkpoint(checkpoint) else StoredWeights(checkpoint)
-    if stored is None:
-        tensors = MomentsAndWeights(checkpoint).weights(number_format)
-    else:
-        tensors = _tensors(stored, architecture, number_format)
-    write_weights(folder, tensors, recipe.export.max_shard_bytes)
+    stored = open_state(checkpoint, architecture)
+    write_weights(folder, _tensors(stored, number_format), recipe.export.max_shard_bytes)
     atomic_write_json(folder / "config.json", architecture.to_hf(dtype))
     load_tokenizer(Path(str(recipe.pretrain.shards)) / "tokenizer").save(folder)
     for option in architecture.options:
@@ -129,23 +140,20 @@ def _write(
     atomic_write_text(folder / "generation_config.json", generation)
     if not recipe.model.parity_check:
         return None
-    return check_parity(folder) if stored is None else _parity(folder, stored, number_format)
+    if isinstance(stored, MegatronState):
+        return _parity(folder, stored, number_format)
+    return check_parity(folder)
 
 
-def _tensors(
-    stored: "StoredWeights", architecture: Architecture, dtype: "torch.dtype"
-) -> "Iterator[tuple[str, torch.Tensor]]":
-    from meditron.models.megatron.weights import whole_to_hf
-
-    names = list(stored.names())
+def _tensors(stored: "TrainingState", dtype: "torch.dtype") -> "Iterator[tuple[str, torch.Tensor]]":
+    names = stored.names()
     with progress(len(names), "export", "tensors") as task:
         for name in names:
-            for hf_name, tensor in whole_to_hf(name, stored.read(name), architecture):
-                yield hf_name, tensor.to(dtype)
+            yield name, stored.read("param", name).to(dtype)
             task.advance()
 
 
-def _parity(folder: Path, stored: "StoredWeights", dtype: "torch.dtype") -> float:
+def _parity(folder: Path, stored: "MegatronState", dtype: "torch.dtype") -> float:
     """Hold the folder's logits against the checkpoint's, both computed in fp32 from weights in `dtype`."""
     import torch
 
@@ -153,7 +161,7 @@ def _parity(folder: Path, stored: "StoredWeights", dtype: "torch.dtype") -> floa
     from meditron.models.parity import huggingface_logits, megatron_logits, probe_tokens, require_equal
 
     def read(name: str, shape: torch.Size) -> torch.Tensor:
-        return stored.read(name)[: shape[0]].to(dtype)  # without the vocabulary's padding
+        return stored.parameter(name)[: shape[0]].to(dtype)  # without the vocabulary's padding
 
     architecture = read_architecture(folder)
     tokens = probe_tokens(architecture)

@@ -164,7 +164,7 @@ def write_weights(
     """
     written: list[tuple[Path, list[str]]] = []
     total = 0
-    for shard in _shards(tensors, max_shard_bytes):
+    for shard in in_shards(tensors, max_shard_bytes):
         path = folder / f".part-{len(written):05d}"
         with disk_errors(path):
             save_file(shard, path, metadata={"format": "pt"})
@@ -182,7 +182,10 @@ def write_weights(
     atomic_write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
-def _shards(tensors: Iterable[tuple[str, torch.Tensor]], max_bytes: int) -> Iterator[dict[str, torch.Tensor]]:
+def in_shards(
+    tensors: Iterable[tuple[str, torch.Tensor]], max_bytes: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Tensors as they come, in groups of up to `max_bytes`, each the content of one file."""
     shard: dict[str, torch.Tensor] = {}
     size = 0
     for name, tensor in tensors:

@@ -17,6 +17,7 @@ from meditron.config.pretrain import PretrainConfig
 from meditron.errors import EnvironmentMissingError
 from meditron.models.architecture import Architecture
 from meditron.models.safetensors_folder import WeightSource
+from meditron.models.stored import open_state
 from pretrain.data import IGNORE
 from pretrain.engines import StepResult, Writing, document_mask
 from pretrain.engines.zero_state import ZeroState, ZeroWriting
@@ -230,12 +231,12 @@ class DeepSpeedEngine:
         return ZeroWriting(self._state.gather(), self._state.step, folder)
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote, at any number of processes and any ZeRO stage.
+        """Read what `save` of either engine wrote, at any number of processes and any ZeRO stage.
 
         Raises:
             CheckpointError: the checkpoint holds other tensors than the model has.
         """
-        self._state.load(folder)
+        self._state.load(open_state(folder, self._architecture))
 
 
 def _rank(parameter: torch.nn.Parameter) -> int:

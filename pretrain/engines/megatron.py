@@ -19,10 +19,13 @@ from meditron.models.architecture import Architecture
 from meditron.models.megatron import fp8
 from meditron.models.megatron.cpu import quiet_import, training_device
 from meditron.models.megatron.llama import build_chunks
+from meditron.models.megatron.stored import by_distributed_optimizer
 from meditron.models.megatron.weights import load_weights
 from meditron.models.safetensors_folder import WeightSource
+from meditron.models.stored import is_whole, open_state
 from pretrain.data import IGNORE
 from pretrain.engines import StepResult, Writing, document_mask
+from pretrain.engines.whole import fill
 from pretrain.engines.writing import MegatronWriting
 
 with quiet_import():
@@ -215,22 +218,28 @@ class MegatronEngine:
                 chunk.start_param_sync(force_sync=True)
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote, at any layout.
+        """Read what `save` of either engine wrote, at any layout.
 
         Raises:
             CheckpointError: the checkpoint holds other tensors than the model has.
         """
-        check_plain(folder)
         for part in self._optimizer.chained_optimizers:
             _make_states(part.optimizer)
-        try:
-            state = dist_checkpointing.load(self._state(is_loading=True), str(folder))
-        except (Exception, CheckpointException) as error:  # as in `save`
-            raise CheckpointError(f"{folder}: cannot be loaded ({error})") from error
+        state = self._read(folder)
         parts = [state[name] for name in sorted(state) if name.startswith("model")]
         for chunk, part in zip(self._chunks, parts, strict=True):
             chunk.load_state_dict(part)
         self._load_optimizer(dict(state["optimizer"]))
+
+    def _read(self, folder: Path) -> dict[str, Any]:
+        distributed = self._config.parallel.distributed_optimizer
+        if is_whole(folder) or by_distributed_optimizer(folder) != distributed:
+            stored = open_state(folder, self._architecture)
+            return fill(self._state(is_loading=True), stored, self._architecture)
+        try:
+            return dict(dist_checkpointing.load(self._state(is_loading=True), str(folder)))
+        except (Exception, CheckpointException) as error:  # as in `save`
+            raise CheckpointError(f"{folder}: cannot be loaded ({error})") from error
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
         # In two parts: without TransformerEngine the library's own load_state_dict looks for Adam's
@@ -292,20 +301,6 @@ def _make_states(optimizer: torch.optim.Optimizer) -> None:
                     "exp_avg": torch.zeros_like(parameter),
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
-
-
-def check_plain(folder: Path) -> None:
-    """Refuse a checkpoint whose common file holds anything but plain data, before Megatron unpickles it.
-
-    Raises:
-        CheckpointError: it does.
-    """
-    try:
-        torch.load(folder / "common.pt", weights_only=True, map_location="cpu")
-    except Exception as error:  # any: unpickling what is not plain
-        raise CheckpointError(
-            f"{folder / 'common.pt'}: holds more than plain data ({error}); it is not of this program"
-        ) from error
 
 
 def _forward(

@@ -16,9 +16,7 @@ from torch import Tensor
 
 from meditron.errors import CheckpointError
 from meditron.files import atomic_write_json, disk_errors
-from meditron.models.zero_stored import STATE, MomentsAndWeights
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from meditron.models.stored import KINDS, MOMENTS, STATE, TrainingState
 
 
 class ZeroState:
@@ -53,7 +51,7 @@ class ZeroState:
         mine = {}
         ranks, rank = dist.get_world_size(), dist.get_rank()
         for number, (name, parameter) in enumerate(self._parameters.items()):
-            for kind in ("param", *MOMENTS):
+            for kind in KINDS:
                 whole = self._get(parameter, kind)
                 if number % ranks == rank:
                     mine[f"{kind}/{name}"] = whole.detach().to("cpu", copy=True).contiguous()
@@ -74,22 +72,21 @@ class ZeroState:
         return found
 
     @torch.no_grad()
-    def load(self, folder: Path) -> None:
-        """Set everything from the files of `ZeroWriting`.
+    def load(self, stored: TrainingState) -> None:
+        """Set everything from a checkpoint of either engine.
 
         Raises:
-            CheckpointError: they lack a tensor, or hold one of another shape.
+            CheckpointError: it lacks a tensor, or holds one of another shape.
         """
-        stored = MomentsAndWeights(folder)
         self.make_states()
         try:
-            for name, parameter in self._parameters.items():
-                for kind in ("param", *MOMENTS):
-                    self._set(parameter, kind, stored.read(f"{kind}/{name}"))
+            for kind in KINDS:
+                for name, parameter in self._parameters.items():
+                    self._set(parameter, kind, stored.read(kind, name))
         except RuntimeError as error:
-            raise CheckpointError(f"{folder}: cannot be loaded ({error})") from error
+            raise CheckpointError(f"{stored.folder}: cannot be loaded ({error})") from error
         for own in self._adam.state.values():
-            own["step"] = torch.tensor(float(stored.step))
+            own["step"] = torch.tensor(float(stored.updates))
 
     def make_states(self) -> None:
         """Give Adam the moments that it otherwise makes in its first step.
@@ -104,6 +101,8 @@ class ZeroState:
             own.setdefault("step", torch.zeros(()))
             for kind in MOMENTS:
                 own.setdefault(kind, torch.zeros_like(parameter, dtype=torch.float32))
+        # ZeRO 1 and 2 would look for them after their first step, a run that goes on needs them before.
+        getattr(self._optimizer, "_lazy_init_hp_params_optimizer_state", lambda: None)()
 
     def _set(self, parameter: torch.nn.Parameter, kind: str, value: Tensor) -> None:
         value = value.to(parameter.device)

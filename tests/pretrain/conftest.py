@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,14 +53,17 @@ LAYOUTS = {
 }
 
 
-def run_together(count: int, recipes: list[Recipe]) -> None:
-    """Run recipes one after another in `count` processes that are started once."""
+def run_together(count: int, recipes: list[Recipe], stopped: Sequence[int] = ()) -> None:
+    """Run recipes one after another in `count` processes that are started once.
+
+    Those whose numbers are in `stopped` are asked to stop after their first step.
+    """
     paths = []
     for number, recipe in enumerate(recipes):
         path = Path(str(recipe.pretrain.run_dir)).parent / f"{number}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(dump_recipe(recipe))
-        paths.append(str(path))
+        paths.append(f"stop:{path}" if number in stopped else str(path))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,14 +1,18 @@
 """`python several.py PORT RECIPE...`: one process of a group that runs recipes one after another.
 
+A recipe with `stop:` before its name is asked to stop after its first step.
+
 Starting Python and importing Megatron takes longer than twenty steps of a tiny model, so that tests of
 many layouts share the processes.
 """
 
 import os
 import sys
+from pathlib import Path
 
 import torch.distributed as dist
 
+from meditron.config import Recipe
 from meditron.config.loading import load_recipe
 from meditron.errors import MeditronError
 from meditron.models.megatron import parallel
@@ -23,10 +27,20 @@ def run(port: int, paths: list[str]) -> None:
     from pretrain.main import main
 
     for path in paths:
-        code = main(load_recipe(path))
+        recipe = load_recipe(path.removeprefix("stop:"))
+        if path.startswith("stop:"):
+            ask_to_stop(recipe)
+        code = main(recipe)
         if code not in (0, 75):
             sys.exit(code)
     dist.destroy_process_group()
+
+
+def ask_to_stop(recipe: Recipe) -> None:
+    """As an operator does; each process may be the first."""
+    triggers = Path(str(recipe.pretrain.run_dir)) / "triggers"
+    triggers.mkdir(parents=True, exist_ok=True)
+    (triggers / "exit").touch()
 
 
 def leave_megatron() -> None:

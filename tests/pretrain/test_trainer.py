@@ -1,5 +1,6 @@
 """Pretraining on one process: against a plain loop, resumed, rolled back, exported; what is refused."""
 
+import hashlib
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from meditron.checkpoints import checkpoint_path
 from meditron.config import Recipe
 from meditron.errors import (
     CheckpointError,
@@ -24,7 +26,9 @@ from meditron.errors import (
 )
 from meditron.manifest import read_manifest
 from meditron.models import exporting, parity
+from meditron.models.architecture import from_hf
 from meditron.models.safetensors_folder import FolderWeights
+from meditron.models.stored import KINDS, TrainingState, open_state
 from meditron.runs import RunFolder
 from pretrain import trainer as trainer_module
 from pretrain.data import TrainingData
@@ -50,11 +54,19 @@ def validations(recipe: Recipe) -> dict[tuple[int, str], float]:
 
 
 def file_hashes(recipe: Recipe, step: int) -> dict[str, str]:
-    """SHA-256 of what a checkpoint holds; the order inside Megatron's own files is not its concern."""
-    from meditron.models.megatron.stored import StoredWeights
+    """SHA-256 of the weights and moments in a checkpoint; their order in its files is not its concern."""
+    stored = read_state(recipe, step)
+    return {
+        f"{kind}/{name}": hashlib.sha256(stored.read(kind, name).contiguous().numpy()).hexdigest()
+        for name in stored.names()
+        for kind in KINDS
+    }
 
-    stored = StoredWeights(RunFolder(str(recipe.pretrain.run_dir)).checkpoints / f"step_{step:08d}")
-    return {name: hash(stored.read(name).numpy().tobytes()) for name in stored.names()}
+
+def read_state(recipe: Recipe, step: int) -> TrainingState:
+    folder = checkpoint_path(RunFolder(str(recipe.pretrain.run_dir)).checkpoints, step)
+    manifest = read_manifest(folder, kind="checkpoint")
+    return open_state(folder, from_hf(dict(manifest.extra["architecture"]), str(folder)))
 
 
 def plain_loop(recipe: Recipe) -> list[float]:

@@ -15,9 +15,9 @@ from meditron.cli import main
 from meditron.config import LaunchConfig, Recipe, TokenizeConfig, resolve
 from meditron.config.loading import dump_recipe
 from meditron.config.pretrain import CheckpointConfig, ParallelConfig, ValidationConfig
-from meditron.models.megatron.stored import StoredWeights
 from meditron.runs import RunFolder
 from tests.pretrain.conftest import TEXTS, make_recipe, write_base, write_corpus
+from tests.pretrain.test_trainer import file_hashes
 from tests.slurm.cluster import Cluster, until
 
 SECONDS = 90
@@ -85,10 +85,8 @@ def losses(recipe: Recipe) -> dict[int, float]:
     return found
 
 
-def weights(recipe: Recipe) -> dict[str, bytes]:
-    folder = RunFolder(str(recipe.pretrain.run_dir)).checkpoints
-    stored = StoredWeights(folder / f"step_{recipe.pretrain.train_steps:08d}")
-    return {name: stored.read(name).numpy().tobytes() for name in stored.names()}
+def weights(recipe: Recipe) -> dict[str, str]:
+    return file_hashes(recipe, recipe.pretrain.train_steps)
 
 
 def go_on(recipe: Recipe) -> None:
