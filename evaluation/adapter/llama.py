@@ -60,7 +60,6 @@ class LlamaPass:
         self.prefix = Prefix()
         """What the next pass follows."""
 
-    @torch.inference_mode()
     def __call__(
         self,
         ids_T: torch.Tensor,

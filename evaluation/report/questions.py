@@ -9,6 +9,8 @@ from evaluation.report.results import PART, ModelResults, TaskRow, samples_path
 
 MAX_TEXT = 4000
 """Characters of a question, context, option or prompt that the page carries."""
+MAX_WRITTEN = 1500
+"""Characters of a text that a model wrote."""
 
 
 def question_sets(
@@ -69,6 +71,7 @@ def _question(sample: Json) -> Json:
         "options": [_cut(option) for option in sample["options"]],
         "answer": sample["answer"],
         "prompt": _cut(sample.get("prompt")),
+        "found": bool(sample.get("contaminated")),
         "answers": {},
     }
 
@@ -78,6 +81,7 @@ def _answer(question: Json, sample: Json, label: str) -> None:
         "prediction": sample.get("prediction"),
         "correct": bool(sample["correct"]),
         "probabilities": [_rounded(value) for value in sample.get("probabilities") or []],
+        "written": [_cut(text, MAX_WRITTEN) for text in sample.get("outputs") or []],
     }
     prompt = _cut(sample.get("prompt"))
     if prompt != question["prompt"]:
@@ -90,9 +94,9 @@ def _rounded(value: object) -> float | None:
     return None if known is None else round(known, 4)
 
 
-def _cut(value: object) -> str:
+def _cut(value: object, most: int = MAX_TEXT) -> str:
     text = "" if value is None else str(value)
-    if len(text) <= MAX_TEXT:
+    if len(text) <= most:
         return text
-    half = MAX_TEXT // 2
-    return f"{text[:half]}\n[... {len(text) - MAX_TEXT:,} characters left out ...]\n{text[-half:]}"
+    half = most // 2
+    return f"{text[:half]}\n[... {len(text) - most:,} characters left out ...]\n{text[-half:]}"

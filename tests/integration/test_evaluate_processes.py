@@ -55,23 +55,43 @@ def content(recipe: Recipe, name: str) -> dict[str, Any]:
     return found
 
 
-def test_two_processes_give_the_results_of_one(recipe: Recipe) -> None:
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    for mine, its in zip(one["tasks"], other["tasks"], strict=True):
+        for key in ("task", "protocol", "protocol_hash", "correct", "ci", "invalid"):
+            assert mine[key] == its[key]
+    for mine, its in zip(one["perplexity"], other["perplexity"], strict=True):
+        assert mine["loss"] == pytest.approx(its["loss"], abs=1e-6)
+
+
+def cut_short(file: Path, cache: Path) -> int:
+    """Copy what a kill could have left of a file of answers: half of them, and a part of the next one."""
+    lines = file.read_text().splitlines(keepends=True)
+    kept = len(lines) // 2
+    copy = cache / file.parent.name / file.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_text("".join(lines[:kept]) + lines[kept][:20])
+    return kept
+
+
+def test_two_processes_give_the_results_of_one_which_goes_on_where_they_were_killed(recipe: Recipe) -> None:
     done = run(recipe, "two", 2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("accuracy in %") == 1
     recipe.evaluate.output, recipe.evaluate.nproc = str(Path(recipe.work_dir) / "one"), 1
     main(recipe)
     one, two = content(recipe, "one"), content(recipe, "two")
-    for mine, other in zip(one["tasks"], two["tasks"], strict=True):
-        for key in ("task", "protocol", "protocol_hash", "correct", "ci", "invalid"):
-            assert mine[key] == other[key]
-    for mine, other in zip(one["perplexity"], two["perplexity"], strict=True):
-        assert mine["loss"] == pytest.approx(other["loss"], abs=1e-6)
+    assert_same(one, two)
     caches = sorted((Path(recipe.work_dir) / "two.cache").glob("*/answers-*.jsonl"))
     lines = [len(file.read_text().splitlines()) for file in caches]
     assert len(lines) == 2
     assert min(lines) > sum(lines) / 4
     assert sum(lines) == one["answers"]["computed"]
+    again = Path(recipe.work_dir) / "again"
+    kept = sum(cut_short(file, Path(f"{again}.cache")) for file in caches)
+    recipe.evaluate.output = str(again)
+    main(recipe)
+    assert content(recipe, "again")["answers"]["computed"] == sum(lines) - kept
+    assert_same(one, content(recipe, "again"))
 
 
 def test_an_error_is_one_sentence(recipe: Recipe) -> None:

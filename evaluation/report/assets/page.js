@@ -59,9 +59,10 @@
   const OUTCOMES = [
     ["all", "all questions"], ["right", "answered correctly"], ["wrong", "answered wrongly"],
     ["changed", "changed against the first model"], ["invalid", "without a valid answer"],
+    ["found", "found in the sources"],
   ];
   const option = (value, text) => make("option", { value }, text);
-  const controls = { set: byId("q-set"), model: byId("q-model"), outcome: byId("q-outcome"), text: byId("q-text") };
+  const controls = { set: byId("q-set"), model: byId("q-model"), subject: byId("q-subject"), outcome: byId("q-outcome"), text: byId("q-text") };
   sets.forEach((set, index) => controls.set.append(option(index, `${set.task}, ${set.protocol}`)));
   let start = 0;
 
@@ -70,6 +71,7 @@
     const answer = question.answers[controls.model.value];
     const first = question.answers[current().models[0]];
     const needle = controls.text.value.trim().toLowerCase();
+    if (controls.subject.value && question.subject !== controls.subject.value) return false;
     const texts = [question.id, question.subject, question.question, question.context, ...question.options];
     if (needle && !texts.some((text) => text.toLowerCase().includes(needle))) return false;
     switch (controls.outcome.value) {
@@ -77,6 +79,7 @@
       case "wrong": return Boolean(answer && !answer.correct);
       case "changed": return Boolean(answer && first && answer.prediction !== first.prediction);
       case "invalid": return Boolean(answer && answer.prediction === null);
+      case "found": return question.found;
       default: return true;
     }
   };
@@ -103,11 +106,15 @@
       ...own.map((model) => [`Prompt of ${model}`, question.answers[model].prompt])];
     return texts.filter(([, text]) => text).map(([name, text]) => make("details", {}, make("summary", { class: "small" }, name), make("pre", {}, text)));
   };
+  const written = (question, models) => models.flatMap((model) => ((question.answers[model] || {}).written || []).map((text, index, all) =>
+    make("details", {}, make("summary", { class: "small" }, all.length > 1 ? `Written by ${model}, ${index + 1} of ${all.length}` : `Written by ${model}`),
+      make("pre", {}, text))));
   const body = (question, models) => [
     make("p", { class: "small quiet" }, [question.id, question.subject].filter(Boolean).join(" · ")),
     question.context ? make("details", {}, make("summary", { class: "small" }, "Context"), make("div", { class: "pre small" }, question.context)) : null,
     optionsTable(question, models),
     make("p", { class: "small quiet" }, "▸ marks the model's choice; the probabilities are over the options."),
+    ...written(question, models),
     ...prompts(question, models),
   ];
   const render = (question) => {
@@ -136,12 +143,16 @@
     const before = controls.model.value;
     controls.model.replaceChildren(...current().models.map((model) => option(model, model)));
     controls.model.value = current().models.includes(before) ? before : current().models.at(-1);
-    controls.outcome.replaceChildren(...OUTCOMES.filter(([value]) => value !== "changed" || current().models.length > 1)
-      .map(([value, text]) => option(value, text)));
+    const subjects = [...new Set(current().questions.map((question) => question.subject))].filter(Boolean).sort();
+    controls.subject.replaceChildren(option("", "all subjects"), ...subjects.map((subject) => option(subject, subject)));
+    controls.subject.parentElement.hidden = subjects.length < 2;
+    const possible = { changed: current().models.length > 1, found: current().questions.some((question) => question.found) };
+    controls.outcome.replaceChildren(...OUTCOMES.filter(([value]) => possible[value] !== false).map(([value, text]) => option(value, text)));
   };
   const restart = () => { start = 0; show(); };
   controls.set.addEventListener("change", () => { choose(); restart(); });
   controls.model.addEventListener("change", restart);
+  controls.subject.addEventListener("change", restart);
   controls.outcome.addEventListener("change", restart);
   controls.text.addEventListener("input", restart);
   byId("q-back").addEventListener("click", () => { start -= PAGE; show(); });

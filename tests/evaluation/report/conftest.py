@@ -199,6 +199,8 @@ def write_sample(task: str, index: int, options: int, chance: random.Random) -> 
         "correct": prediction == index % options,
         "logprobs": [math.log(p) for p in probabilities],
         "probabilities": probabilities,
+        "contaminated": index % 10 in (1, 2),
+        "outputs": [f"The answer is B {HOSTILE}", "unbroken" * 60],
         "prompt": f"Question: {index}\n\nOptions:\nA. Amoxicillin\nThe answer is:",
     }
 

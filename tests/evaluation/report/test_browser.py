@@ -198,6 +198,13 @@ def test_questions_can_be_filtered(browser: Browser, url: str, work: Path) -> No
     pairs = zip(samples["base"], samples["pretrained"], strict=True)
     assert place(browser).endswith(f" of {sum(a['prediction'] != b['prediction'] for a, b in pairs)}")
     choose(browser, "q-outcome", "all")
+    choose(browser, "q-subject", "anatomy")
+    assert place(browser) == "1–20 of 30"
+    choose(browser, "q-outcome", "found")
+    assert place(browser) == "1–6 of 6"
+    choose(browser, "q-subject", "")
+    assert place(browser) == "1–12 of 12"
+    choose(browser, "q-outcome", "all")
     choose(browser, "q-text", "question 41:")
     assert place(browser) == "1–1 of 1"
     choose(browser, "q-text", "no such words")
@@ -219,6 +226,16 @@ def test_an_open_question_shows_its_probabilities(browser: Browser, url: str, wo
     assert f"{100 * sample['probabilities'][1]:.1f} %" in text
     assert "A. Amoxicillin (correct)" in " ".join(text.split())
     assert "The answer is:" in text
+
+
+def test_an_open_question_shows_what_was_written(browser: Browser, url: str) -> None:
+    browser.open(url, 390)
+    browser.value("document.querySelector('.question').open = true")
+    browser.value("document.querySelectorAll('.question details').forEach((inner) => { inner.open = true; })")
+    text = browser.value("document.querySelector('.question').innerText")
+    assert "Written by base, 2 of 2" in text
+    assert "The answer is B <script>window.hacked = 1</script>" in text
+    assert browser.overflow() <= 0
 
 
 def test_the_pointer_shows_the_values_of_a_step(browser: Browser, url: str) -> None:
