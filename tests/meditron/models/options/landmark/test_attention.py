@@ -127,11 +127,23 @@ def authors_weights(scores_TT: Tensor, block: int) -> Tensor:
     return weights
 
 
+def authors_attention(q: Tensor, k: Tensor, v: Tensor, block_size: int, scale: float) -> Tensor:
+    rows = [
+        torch.stack(
+            [
+                authors_weights(q[b, h] @ k[b, h].T * scale, block_size + 1) @ v[b, h]
+                for h in range(q.shape[1])
+            ]
+        )
+        for b in range(q.shape[0])
+    ]
+    return torch.stack(rows)
+
+
 @pytest.mark.parametrize(("slots", "block_size"), [(17, 3), (24, 5), (9, 1)])
 def test_it_equals_the_authors_buckets(slots: int, block_size: int) -> None:
-    q, k, v = (x.detach() for x in make(5, 1, 1, slots))
-    scores = q[0, 0] @ k[0, 0].T * 0.5
-    expected = authors_weights(scores, block_size + 1) @ v[0, 0]
-    torch.testing.assert_close(
-        landmark_attention(q, k, v, block_size, 0.5)[0, 0], expected, atol=1e-5, rtol=1e-5
-    )
+    tensors = make(5, 2, 2, slots)
+    expected = with_gradients(authors_attention, tensors, block_size, 0.5)
+    found = with_gradients(landmark_attention, tensors, block_size, 0.5)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
