@@ -1,5 +1,6 @@
 """Models with attention of their own: the answers are theirs, in any company."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,17 @@ import pytest
 import torch
 
 from evaluation.adapter.score import RowScorer
+from evaluation.main import main
+from meditron.config import (
+    EvaluateConfig,
+    PasskeyConfig,
+    PerplexityConfig,
+    Recipe,
+    TaskConfig,
+    VariantConfig,
+    resolve,
+)
+from meditron.errors import InputError
 from meditron.models.options.landmark.modeling_landmark import (
     LandmarkLlamaConfig,
     LandmarkLlamaForCausalLM,
@@ -14,6 +26,7 @@ from meditron.models.options.landmark.modeling_landmark import (
 )
 from tests.evaluation.adapter.test_generate import GREEDY, SAMPLED, requests
 from tests.evaluation.adapter.test_score import instances, make_lm
+from tests.evaluation.conftest import write_corpus
 from tests.finetune.conftest import make_tokenizer
 
 LANDMARK = 320
@@ -76,3 +89,43 @@ def test_it_writes_with_its_own_memory(landmark_folder: Path, tmp_path: Path) ->
     assert found[0] == lm.tok_decode(written[0, ids.shape[1] :].tolist())
     sampled = lm.generate_until(requests(SAMPLED, repeats=2))
     assert sampled == make_lm(landmark_folder, tmp_path / "two").generate_until(requests(SAMPLED, repeats=2))
+
+
+@pytest.fixture
+def long_recipe(landmark_folder: Path, tmp_path: Path) -> Recipe:
+    """Hidden facts and documents beyond the window of 32 slots, with one retrieved block and with none."""
+    hidden = {text: PasskeyConfig(text=text, lengths=[90, 150], questions=2) for text in ("filler", "record")}
+    recipe = Recipe(work_dir=str(tmp_path))
+    recipe.evaluate = EvaluateConfig(
+        models={"k1": str(landmark_folder)},
+        variants={"k0": VariantConfig(model="k1", settings={"landmark_top_k": 0})},
+        tasks={name: TaskConfig(format="passkey", passkey=own) for name, own in hidden.items()},
+        protocols=["answer"],
+        perplexity=PerplexityConfig(corpus=str(write_corpus(tmp_path / "corpus")), contexts=[16, 40]),
+        device="cpu",
+    )
+    return resolve(recipe)
+
+
+def test_long_inputs_are_compared_with_and_without_retrieval(long_recipe: Recipe) -> None:
+    main(long_recipe)
+    results = Path(str(long_recipe.evaluate.output))
+    one, none = (json.loads((results / label / "results.json").read_text()) for label in ("k1", "k0"))
+    for content in (one, none):
+        assert [entry["task"] for entry in content["tasks"]] == ["filler", "record"]
+        for entry in content["tasks"]:
+            places = [(place["length"], place["depth"][0], place["n"]) for place in entry["by_place"]]
+            assert places == [(90, 0.0, 1), (90, 0.8, 1), (150, 0.0, 1), (150, 0.8, 1)]
+    inside, beyond = (
+        [content["perplexity"][0]["by_context"][place]["loss"] for content in (one, none)] for place in (0, 1)
+    )
+    assert inside[0] == pytest.approx(inside[1], abs=1e-6)  # 16 tokens are read at once by both
+    assert abs(beyond[0] - beyond[1]) > 1e-4
+
+
+def test_a_variant_that_does_not_fit_the_window_is_refused(long_recipe: Recipe) -> None:
+    long_recipe.evaluate.variants["k0"].settings = {"landmark_top_k": 2}
+    with pytest.raises(
+        InputError, match=r"evaluate\.variants\.k0: .*2 blocks do not fit landmark_window = 32"
+    ):
+        main(long_recipe)
