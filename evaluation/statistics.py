@@ -67,13 +67,13 @@ def _resampled_sums(parts: Floats, resamples: int, seed: int) -> Floats:
         drawn = generator.multinomial(items, counts / items, size=resamples)
         return np.asarray(kinds @ drawn.T)
     rows = max(_BLOCK // items, 1)
-    sums, drawn = np.empty((len(parts), resamples)), np.empty((rows, items))
+    sums, block = np.empty((len(parts), resamples)), np.empty((rows, items))
     for begin in range(0, resamples, rows):
         size = (min(rows, resamples - begin), items)
         places = generator.integers(0, items, size=size, dtype=np.uint16 if items < 2**16 else np.int32)
         for part, own in zip(parts, sums, strict=True):
             # No place is outside, so nothing wraps; the other modes copy the places to check them.
-            values = part.take(places, mode="wrap", out=drawn[: size[0]])
+            values = part.take(places, mode="wrap", out=block[: size[0]])
             values.sum(axis=-1, out=own[begin : begin + size[0]])
     return sums
 
