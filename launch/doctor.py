@@ -142,12 +142,8 @@ def _needs_table(recipe: Recipe, needs: Estimate) -> "Table":
     largest = "P, of the process that holds most"
     table.add_row("parameters of a process", f"{needs.rank_parameters / 1e6:,.1f} M", largest)
     for name, formula in needs.formulas.items():
-        size = getattr(needs, name)
-        if size is not None:
-            table.add_row(f"{name} of a process", _bytes(size), f"{formula}, {config.precision}")
-    rest = (
-        "activations come on top" if needs.activations is None else "the libraries' own memory comes on top"
-    )
+        table.add_row(f"{name} of a process", _bytes(getattr(needs, name)), f"{formula}, {config.precision}")
+    rest = "the libraries' own memory comes on top"
     table.add_row("together, of a process", _bytes(needs.rank_bytes), rest)
     table.add_row("one checkpoint", _bytes(needs.checkpoint), "weights and optimizer states")
     table.add_row("tokens", f"{needs.tokens:,}", steps)

@@ -8,11 +8,15 @@ from meditron.models.architecture import Architecture
 
 ASSUMED_MFU = 0.4
 """Share of the peak that large runs of dense models reach; for the estimate of time only."""
+BUCKET = 500_000_000
+"""Gradients that DeepSpeed reduces in one message, at most (its `reduce_bucket_size`)."""
+GATHERED = 1_000_000_000
+"""Weights that ZeRO 3 keeps gathered, at most (its `stage3_max_live_parameters`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Sizes in bytes, without the working memory of the libraries."""
+    """Sizes in bytes on the device, without the working memory of the libraries."""
 
     parameters: int
     """Of the whole model, embedding rows not padded."""
@@ -23,12 +27,13 @@ class Estimate:
     gradients: int
     """Bytes of its gradients, which are summed in fp32."""
     optimizer: int
-    """Bytes of its optimizer states, and of the fp32 master weights in bf16."""
-    activations: int | None
-    """Bytes that its forward passes keep for the backward ones; None where they are not known, under the
-    engine `deepspeed`."""
+    """Bytes of its optimizer states, and of the fp32 master weights in bf16 and under ZeRO."""
+    buffers: int
+    """Bytes of DeepSpeed's messages under way, and of the weights that ZeRO 3 gathers to compute with."""
+    activations: int
+    """Bytes that its forward passes keep for the backward ones."""
     formulas: dict[str, str]
-    """How weights, gradients, optimizer and activations were reckoned."""
+    """How each of these was reckoned."""
     checkpoint: int
     """Bytes of one checkpoint on disk."""
     tokens: int
@@ -39,7 +44,7 @@ class Estimate:
     @property
     def rank_bytes(self) -> int:
         """All of the above for one process."""
-        return self.weights + self.gradients + self.optimizer + (self.activations or 0)
+        return self.weights + self.gradients + self.optimizer + self.buffers + self.activations
 
     def seconds(self, peak_flops: float, world_size: int) -> float:
         """Time of the run on `world_size` devices of `peak_flops`, at the assumed share of it."""
@@ -48,11 +53,11 @@ class Estimate:
 
 def estimate(architecture: Architecture, model: ModelConfig, config: PretrainConfig) -> Estimate:
     """Reckon what pretraining `architecture` under `config` needs."""
-    layout = config.parallel
+    layout, zero = config.parallel, config.deepspeed
     bf16 = config.precision == "bf16"
-    # Adam keeps two fp32 moments; in bf16 there is an fp32 copy of the weights as well.
-    weight, gradient, state = (2, 4, 12) if bf16 else (4, 4, 8)
-    stage = zero_stage(config)
+    stage, is_zero = zero_stage(config), config.engine == "deepspeed" and config.deepspeed.zero_stage > 0
+    # Adam keeps two fp32 moments; in bf16 and under ZeRO there is an fp32 copy of the weights as well.
+    weight, gradient, state = (2 if bf16 else 4), 4, (12 if bf16 or is_zero else 8)
     data = layout.data_parallel_size
     shares = [data if stage >= least else 1 for least in (3, 2, 1)]
     mine = rank_parameters(architecture, model, config)
@@ -60,21 +65,33 @@ def estimate(architecture: Architecture, model: ModelConfig, config: PretrainCon
     return Estimate(
         parameters=architecture.num_parameters,
         rank_parameters=mine,
-        weights=weight * mine // shares[0],
+        weights=weight * mine // shares[0] if zero.offload_parameters == "none" else 0,
         gradients=gradient * mine // shares[1],
-        optimizer=state * mine // shares[2],
-        activations=activation_bytes(architecture, model, config) if config.engine == "megatron" else None,
+        optimizer=state * mine // shares[2] if zero.offload_optimizer == "none" else 0,
+        buffers=buffer_elements(config, mine) * weight,
+        activations=activation_bytes(architecture, model, config),
         formulas={
-            "weights": _share(weight, shares[0]),
+            "weights": _share(weight, shares[0], zero.offload_parameters),
             "gradients": _share(gradient, shares[1]),
-            "optimizer": _share(state, shares[2]),
+            "optimizer": _share(state, shares[2], zero.offload_optimizer),
+            **({"buffers": f"messages and gathered weights, {weight} bytes each"} if is_zero else {}),
             "activations": f"{config.micro_batch_size} x {config.sequence_length:,} tokens, "
             f"recompute {config.recompute}",
         },
-        checkpoint=(weight + state) * architecture.num_parameters,
+        checkpoint=(weight + state if config.engine == "megatron" else 12) * architecture.num_parameters,
         tokens=tokens,
         flops=tokens * architecture.flops_per_token(config.sequence_length),
     )
+
+
+def buffer_elements(config: PretrainConfig, parameters: int) -> int:
+    """Weights and gradients that DeepSpeed holds for a while, besides those that are a process' own."""
+    stage = config.deepspeed.zero_stage if config.engine == "deepspeed" else 0
+    gathered = min(parameters, GATHERED) if stage == 3 else 0
+    if stage == 0 or (stage == 1 and config.precision == "bf16"):
+        return gathered
+    doubled = stage < 3 and config.deepspeed.overlap_comm
+    return gathered + min(parameters, BUCKET) * (2 if doubled else 1)
 
 
 def zero_stage(config: PretrainConfig) -> int:
@@ -84,8 +101,9 @@ def zero_stage(config: PretrainConfig) -> int:
     return 1 if config.parallel.distributed_optimizer else 0
 
 
-def _share(bytes_each: int, parts: int) -> str:
-    return f"{bytes_each} P" + (f" / {parts} (data-parallel)" if parts > 1 else "")
+def _share(bytes_each: int, parts: int, offloaded: str = "none") -> str:
+    share = f"{bytes_each} P" + (f" / {parts} (data-parallel)" if parts > 1 else "")
+    return share if offloaded == "none" else f"{share} are offloaded to {offloaded}"
 
 
 def rank_parameters(architecture: Architecture, model: ModelConfig, config: PretrainConfig) -> int:

@@ -1,7 +1,8 @@
 """Bytes that a training step keeps between its forward and its backward pass, by arithmetic.
 
-The terms are the tensors that Megatron's layers, as `meditron.models.megatron.llama` builds them, save for
-their gradients; tests/launch/test_memory.py counts these tensors in real passes. e: bytes of an element.
+The terms are the tensors that Megatron's layers, as `meditron.models.megatron.llama` builds them, and Hugging
+Face's save for their gradients; tests/launch/test_memory.py counts these tensors in real passes. e: bytes of
+an element.
 """
 
 from meditron.config import ModelConfig, PretrainConfig
@@ -9,10 +10,12 @@ from meditron.models.architecture import Architecture
 
 
 def activation_bytes(architecture: Architecture, model: ModelConfig, config: PretrainConfig) -> int:
-    """Bytes at the end of the forward passes of the process that keeps most, engine `megatron`.
+    """Bytes at the end of the forward passes of the process that keeps most.
 
     With `recompute: full` one layer is added, which the backward pass computes again.
     """
+    if config.engine == "deepspeed":
+        return _hf_activation_bytes(architecture, config)
     layout = config.parallel
     stages = layout.pipeline_model_parallel_size
     layers = architecture.num_hidden_layers // stages
@@ -70,3 +73,30 @@ def _interleaving(config: PretrainConfig) -> float:
     stages = config.parallel.pipeline_model_parallel_size
     chunks = config.parallel.virtual_pipeline_model_parallel_size
     return 1 + (stages - 1) / (stages * chunks) if chunks else 1.0
+
+
+def _hf_activation_bytes(a: Architecture, config: PretrainConfig) -> int:
+    """Of Hugging Face's model: what its layers keep, and the most around the loss."""
+    e, tokens = _sizes(config)[0], config.micro_batch_size * config.sequence_length
+    whole = tokens * hf_layer_bytes(a, e)
+    kept = tokens * e * a.hidden_size if config.recompute == "full" else whole
+    again = whole if config.recompute == "full" else 0
+    return int(a.num_hidden_layers * kept + max(again, tokens * hf_head_bytes(a, e)))
+
+
+def hf_layer_bytes(a: Architecture, e: int) -> float:
+    """One layer, one token.
+
+    Norms as Megatron's; attention: rotated queries and keys, values, the output and its log-sum-exp; MLP:
+    gate, its activation, up, and their product.
+    """
+    queries, keys = a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim
+    norms = 2 * (4 + 2 * e) * a.hidden_size + 2 * 4
+    return norms + e * (2 * queries + 2 * keys + 4 * a.intermediate_size) + 4 * a.num_attention_heads
+
+
+def hf_head_bytes(a: Architecture, e: int) -> float:
+    """Last norm, and the logits of one token: their log-softmax and its gradient in fp32, and in bf16 the
+    gradient of the bf16 logits."""
+    copies = 8 if e == 4 else 10
+    return (4 + 2 * e) * a.hidden_size + 4 + copies * a.vocab_size

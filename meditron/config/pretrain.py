@@ -88,6 +88,8 @@ class DeepSpeedConfig:
     zero_stage: Literal[0, 1, 2, 3] = 1
     """0: nothing is shared out (fp32 only); 1: the optimizer's states; 2: gradients as well; 3: weights as
     well."""
+    overlap_comm: bool = True
+    """Send gradients while the backward pass goes on, for a second buffer of messages. On GPUs only."""
     offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
     """Keep the optimizer's states in main memory (stages 1 to 3) or on `nvme_path` (stage 3)."""
     offload_parameters: Literal["none", "cpu", "nvme"] = "none"

@@ -152,7 +152,9 @@ class DeepSpeedEngine:
         config, zero = self._config, self._config.deepspeed
         optimization: dict[str, Any] = {
             "stage": zero.zero_stage,
-            "overlap_comm": torch.cuda.is_available(),
+            "overlap_comm": zero.overlap_comm and torch.cuda.is_available(),
+            # DeepSpeed makes a buffer of this many elements, however small the model is.
+            "reduce_bucket_size": min(500_000_000, self._architecture.num_parameters),
         }
         for part, where in (("optimizer", zero.offload_optimizer), ("param", zero.offload_parameters)):
             if where != "none":

@@ -52,7 +52,7 @@ def one_process_bf16(
     return alone
 
 
-BF16 = ("TP2", "TP2+SP", "PP2", "DP2 overlapping")
+BF16 = ("TP2", "PP2", "DP2 overlapping")
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,11 @@ def test_a_checkpoint_holds_weights_that_were_still_to_be_gathered(two_processes
 FOUR = {
     "TP2 x PP2": {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2},
     "TP2 x DP2": {"tensor_model_parallel_size": 2, "data_parallel_size": 2},
+    "PP2 x DP2, overlapping": {
+        "pipeline_model_parallel_size": 2,
+        "virtual_pipeline_model_parallel_size": 2,
+        **{name: value for name, value in LAYOUTS["DP2 overlapping"].items() if name != "ddp_bucket_size"},
+    },
 }
 
 

@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from launch.checks import check_machine, check_paths
 from launch.estimate import ASSUMED_MFU, estimate, rank_parameters
 from meditron.cli import main as command_line
 from meditron.config import FinetuneConfig, ModelConfig, PretrainConfig, Recipe, resolve
-from meditron.config.pretrain import ParallelConfig
+from meditron.config.pretrain import DeepSpeedConfig, ParallelConfig
 from meditron.models.architecture import PRESETS
 
 
@@ -82,6 +83,29 @@ def test_bytes_follow_from_precision_and_data_parallel_size() -> None:
     layout = ParallelConfig(data_parallel_size=4, distributed_optimizer=False)
     whole = estimate(PRESETS["llama2-7b"], ModelConfig(), PretrainConfig(parallel=layout))
     assert whole.optimizer == 12 * parameters
+
+
+@pytest.mark.parametrize(
+    ("stage", "weights", "gradients", "optimizer", "buffers"),
+    [(1, 2, 4, 3, 0), (2, 2, 1, 3, 2 * 2), (3, 0.5, 1, 3, 2 + 2)],
+)
+def test_zero_shares_out_more_at_each_stage(
+    stage: Any, weights: float, gradients: float, optimizer: float, buffers: float
+) -> None:
+    """Bytes of a parameter over four processes, in bf16, for a model smaller than DeepSpeed's buffers."""
+    settings = config(data=4, engine="deepspeed", deepspeed=DeepSpeedConfig(zero_stage=stage))
+    needs = estimate(PRESETS["smollm2-135m"], ModelConfig(), settings)
+    found = (needs.weights, needs.gradients, needs.optimizer, needs.buffers)
+    shares = [each / needs.rank_parameters for each in found]
+    assert shares == pytest.approx([weights, gradients, optimizer, buffers], rel=1e-6)
+    assert needs.rank_bytes == sum(found) + needs.activations
+
+
+def test_what_is_offloaded_is_not_on_the_device() -> None:
+    zero = DeepSpeedConfig(zero_stage=3, offload_optimizer="cpu", offload_parameters="cpu")
+    needs = estimate(PRESETS["llama2-7b"], ModelConfig(), config(engine="deepspeed", deepspeed=zero))
+    assert (needs.weights, needs.optimizer) == (0, 0)
+    assert needs.formulas["optimizer"] == "12 P are offloaded to cpu"
 
 
 def test_tokens_flops_and_time() -> None:

@@ -1,12 +1,15 @@
 """Activation memory: the arithmetic against the tensors that real passes keep; the layouts it leads to."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from launch.estimate import estimate
 from launch.layout import FILL, plans, slowdown
 from launch.memory import activation_bytes, head_bytes, layer_bytes
+from meditron.allocation import peak_allocation
 from meditron.config import ModelConfig, PretrainConfig
 from meditron.config.pretrain import ParallelConfig
 from meditron.devices import DEVICES
@@ -69,6 +72,33 @@ def test_it_is_what_real_passes_keep() -> None:
                 head = head_bytes(SMALL, MODEL, config)
                 expected = activation_bytes(SMALL, MODEL, config) - max(again, head) + head
                 assert kept_bytes(config) == pytest.approx(expected, rel=0.03), (precision, recompute)
+
+
+@pytest.mark.parametrize(("precision", "recompute"), [("fp32", "none"), ("bf16", "full")])
+def test_a_run_takes_the_memory_that_is_reckoned(precision: Any, recompute: Any) -> None:
+    """Weights, gradients, optimizer and activations together: the most that the allocator hands out."""
+    from pretrain.engines.megatron import MegatronEngine
+
+    deep = replace(SMALL, hidden_size=128, intermediate_size=344, head_dim=32, num_hidden_layers=8)
+    config = PretrainConfig(
+        precision=precision,
+        recompute=recompute,
+        sequence_length=128,
+        micro_batch_size=2,
+        global_batch_size=4,
+        parallel=ParallelConfig(distributed_optimizer=False),  # gloo copies what it scatters, NCCL does not
+    )
+    tokens = torch.randint(1000, (2, 2, 128))
+
+    def train() -> None:
+        engine = MegatronEngine(deep, config, MODEL.vocab_padding_multiple)
+        engine.build(RandomWeights(deep, 1))
+        for _ in range(2):
+            engine.update(engine.forward_backward(tokens, tokens), 1e-4)
+
+    with alone():
+        most = peak_allocation(train)
+    assert estimate(deep, MODEL, config).rank_bytes == pytest.approx(most, rel=0.1)
 
 
 def test_layouts_cut_it() -> None:
