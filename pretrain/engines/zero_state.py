@@ -6,6 +6,7 @@ in them is code.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,18 @@ class ZeroState:
             safe_set_full_optimizer_state(parameter, value, kind)
             return
         safe_set_full_fp32_param(parameter, value)
-        if hasattr(parameter, "ds_id"):  # under ZeRO 3 the weights that compute stay as they are
-            import deepspeed
+        with _whole(parameter):  # that was the optimizer's copy; the weights that compute are others
+            parameter.data.copy_(value)
 
-            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-                parameter.data.copy_(value)
+
+def _whole(parameter: torch.nn.Parameter) -> AbstractContextManager[Any]:
+    """Within it the parameter has its whole shape; only ZeRO 3 cuts it."""
+    if not hasattr(parameter, "ds_id"):
+        return nullcontext()
+    import deepspeed
+
+    gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters([parameter], modifier_rank=0)
+    return gathered
 
 
 class ZeroWriting:
