@@ -42,6 +42,9 @@ ADDED = (
     "optimizer.schedule_steps",
 )
 """Of the same kind, but younger than some checkpoints: left out of their identity while they are unset."""
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Makes torchrun begin each start with a store of its own."""
+
 
 
 def main(recipe: Recipe) -> int:
@@ -67,6 +70,7 @@ def main(recipe: Recipe) -> int:
         _check(recipe)
         path = Path(config.run_dir) / "launched.yaml"
         atomic_write_text(path, dump_recipe(recipe))
+    _check_torchrun()
         return run_processes(["pretrain", "--config", str(path)], world_size, Path(config.run_dir) / "logs")
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != world_size:
@@ -75,6 +79,20 @@ def main(recipe: Recipe) -> int:
             "started; make both equal"
         )
     return _join_and_run(recipe, RunFolder(config.run_dir))
+
+def _check_torchrun() -> None:
+    """Refuse restarts that cannot work.
+
+    torchrun keeps one store for all starts (seen in torch 2.13), so that a process which is started again
+    looks for its peers where those of the last start were.
+    """
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise ConfigError(
+            f"torchrun --max-restarts {restarts}: needs {OWN_STORE}=1 in the environment, or its new "
+            "processes cannot meet; set it, or leave --max-restarts out"
+        )
+
 
 
 def _join_and_run(recipe: Recipe, run: RunFolder) -> int:
