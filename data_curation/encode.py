@@ -45,6 +45,8 @@ class EncodeSettings:
 
     tokenizer: str
     """Folder or file of the tokenizer."""
+    added_tokens: tuple[str, ...]
+    """Tokens that it gets beside its own."""
     append_eos: bool
     """End each document with the end-of-sequence token."""
     batch_bytes: int
@@ -95,7 +97,7 @@ def _start_worker(settings: EncodeSettings) -> None:
     global _worker
     # The processes are the parallelism; threads inside each would only fight over the cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _worker = (load_tokenizer(settings.tokenizer), settings)
+    _worker = (load_tokenizer(settings.tokenizer, settings.added_tokens), settings)
 
 
 def _encode_part(part: Part) -> None:

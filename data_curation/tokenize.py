@@ -70,7 +70,7 @@ def open_tokenizer(config: TokenizeConfig) -> Tokenizer:
             f"tokenize.tokenizer: {name!r} is a preset of model.base, which has no tokenizer; give a folder "
             "with tokenizer.json or tokenizer.model, one such file, or a hub name"
         )
-    tokenizer = load_tokenizer(name)
+    tokenizer = load_tokenizer(name, config.added_tokens)
     if config.append_eos and tokenizer.eos_id is None:
         raise InputError(
             f"{name}: the tokenizer has no end-of-sequence token; name it as eos_token in its "
@@ -82,6 +82,7 @@ def open_tokenizer(config: TokenizeConfig) -> Tokenizer:
 def _settings(config: TokenizeConfig) -> EncodeSettings:
     return EncodeSettings(
         tokenizer=str(config.tokenizer),
+        added_tokens=tuple(config.added_tokens),
         append_eos=config.append_eos,
         batch_bytes=int(config.batch_megabytes * 2**20),
     )
@@ -169,6 +170,7 @@ def _assemble(
         tokens = {
             "sources": statistics,
             "vocab_size": tokenizer.vocab_size,
+            "added_tokens": tokenizer.added,
             "eos_token_id": tokenizer.eos_id,
             "dtype": dtype.name,
         }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from meditron.errors import InputError
-from meditron.files import atomic_write_json
+from meditron.files import atomic_write_json, atomic_write_text
 from meditron.words import TokenIds, WordEncoder, cuts_at_spaces
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Tokenizer(Protocol):
     """Id of the beginning-of-sequence token, None where there is none."""
     eos_id: int | None
     """Id of the end-of-sequence token, None where there is none."""
+    added: dict[str, int]
+    """Tokens that it got beside its own, and their ids."""
     hash: str
     """SHA-256 of what decides the ids."""
 
@@ -66,20 +68,21 @@ class HuggingFaceTokenizer:
     Args:
         folder: holds `tokenizer.json`, and `tokenizer_config.json` for the names of the special tokens.
         file: the `tokenizer.json` itself, where it has another name.
+        added: tokens that it gets where it lacks them, with the next ids; texts may spell them.
     """
 
-    def __init__(self, folder: Path, file: Path | None = None) -> None:
+    def __init__(self, folder: Path, file: Path | None = None, added: Sequence[str] = ()) -> None:
         self._folder = folder
         self._file = file or folder / TOKENIZER_JSON
         self._tokenizer = _open_tokenizer_json(self._file)
-        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        highest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-        self.vocab_size = max(self.vocab_size, highest + 1)  # ids may have holes
+        self.added = _add_tokens(self._tokenizer, added)
+        self.vocab_size = _count_ids(self._tokenizer)
         names = _special_token_names(folder)
         self.bos_id = self._id_of(names, "bos_token", ("<s>", "<|begin_of_text|>"))
         self.eos_id = self._id_of(names, "eos_token", ("</s>", "<|end_of_text|>", "<|endoftext|>"))
-        self.hash = _hash_of(self._file.read_bytes(), self.bos_id, self.eos_id)
-        by_word = cuts_at_spaces(self._file.read_text(encoding="utf-8"))
+        known = json.dumps(self.added).encode() if self.added else b""
+        self.hash = _hash_of(self._file.read_bytes() + known, self.bos_id, self.eos_id)
+        by_word = cuts_at_spaces(self._tokenizer.to_str())
         self._words = WordEncoder(self._encode_whole) if by_word else None
 
     def _id_of(self, names: dict[str, str], role: str, usual: Sequence[str]) -> int | None:
@@ -104,7 +107,26 @@ class HuggingFaceTokenizer:
         for name in TOKENIZER_FILES:
             if (self._folder / name).is_file():
                 shutil.copyfile(self._folder / name, Path(folder) / name)
-        shutil.copyfile(self._file, Path(folder) / TOKENIZER_JSON)
+        if self.added:
+            atomic_write_text(Path(folder) / TOKENIZER_JSON, self._tokenizer.to_str(pretty=True))
+        else:
+            shutil.copyfile(self._file, Path(folder) / TOKENIZER_JSON)
+
+
+def _count_ids(tokenizer: "tokenizers.Tokenizer") -> int:
+    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    return max(tokenizer.get_vocab_size(with_added_tokens=True), highest + 1)  # ids may have holes
+
+
+def _add_tokens(tokenizer: "tokenizers.Tokenizer", added: Sequence[str]) -> dict[str, int]:
+    """Give it the tokens that it lacks; returns them with their ids."""
+    import tokenizers
+
+    lacking = [token for token in added if tokenizer.token_to_id(token) is None]
+    # As ordinary ones: special ones that a text spells are encoded as text, see above.
+    tokenizer.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in lacking])
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    return {token: ids[token] for token in lacking}
 
 
 def _open_tokenizer_json(file: Path) -> "tokenizers.Tokenizer":
@@ -151,6 +173,7 @@ class SentencePieceTokenizer:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self.added: dict[str, int] = {}
         self._model = _open_sentencepiece(file)
         self.vocab_size = int(self._model.get_piece_size())
         self.bos_id = _or_none(self._model.bos_id())
@@ -205,23 +228,32 @@ def _hash_of(content: bytes, bos_id: int | None, eos_id: int | None) -> str:
     return hashlib.sha256(content + f"|bos {bos_id}|eos {eos_id}".encode()).hexdigest()
 
 
-def load_tokenizer(source: str | Path) -> Tokenizer:
+def load_tokenizer(source: str | Path, added: Sequence[str] = ()) -> Tokenizer:
     """Load a tokenizer from a folder, a `.json` or `.model` file, or the hub.
 
     In a folder `tokenizer.json` goes before `tokenizer.model`, as in transformers.
 
+    Args:
+        source: folder, file, or hub name.
+        added: tokens that it gets beside its own.
+
     Raises:
-        InputError: nothing there, or not a tokenizer.
+        InputError: nothing there, not a tokenizer, or one that takes no tokens.
     """
     path = Path(source)
-    if path.is_file():
-        is_model = path.suffix == ".model"
-        return SentencePieceTokenizer(path) if is_model else HuggingFaceTokenizer(path.parent, path)
-    folder = path if path.is_dir() else _download(str(source))
+    if path.is_file() and path.suffix != ".model":
+        return HuggingFaceTokenizer(path.parent, path, added)
+    folder = path if path.is_file() or path.is_dir() else _download(str(source))
     if (folder / TOKENIZER_JSON).is_file():
-        return HuggingFaceTokenizer(folder)
-    if (folder / SENTENCEPIECE_MODEL).is_file():
-        return SentencePieceTokenizer(folder / SENTENCEPIECE_MODEL)
+        return HuggingFaceTokenizer(folder, added=added)
+    model = path if path.is_file() else folder / SENTENCEPIECE_MODEL
+    if model.is_file() and added:
+        raise InputError(
+            f"{model}: a SentencePiece model takes no further tokens (tokenize.added_tokens); save it as "
+            f"{TOKENIZER_JSON} with transformers"
+        )
+    if model.is_file():
+        return SentencePieceTokenizer(model)
     raise InputError(
         f"{folder}: holds neither {TOKENIZER_JSON} nor {SENTENCEPIECE_MODEL}; "
         "set tokenize.tokenizer to a folder or file that does"

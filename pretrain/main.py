@@ -19,7 +19,6 @@ from meditron.runs import RunFolder
 
 if TYPE_CHECKING:
     from meditron.models.architecture import Architecture
-    from meditron.models.safetensors_folder import WeightSource
     from pretrain.engines import Engine
     from pretrain.sinks import Sink
     from pretrain.trainer import Trainer
@@ -42,9 +41,9 @@ ADDED = (
     "optimizer.schedule_steps",
 )
 """Of the same kind, but younger than some checkpoints: left out of their identity while they are unset."""
+
 OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Makes torchrun begin each start with a store of its own."""
-
 
 
 def main(recipe: Recipe) -> int:
@@ -70,8 +69,8 @@ def main(recipe: Recipe) -> int:
         _check(recipe)
         path = Path(config.run_dir) / "launched.yaml"
         atomic_write_text(path, dump_recipe(recipe))
-    _check_torchrun()
         return run_processes(["pretrain", "--config", str(path)], world_size, Path(config.run_dir) / "logs")
+    _check_torchrun()
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != world_size:
         raise ConfigError(
@@ -79,6 +78,7 @@ def main(recipe: Recipe) -> int:
             "started; make both equal"
         )
     return _join_and_run(recipe, RunFolder(config.run_dir))
+
 
 def _check_torchrun() -> None:
     """Refuse restarts that cannot work.
@@ -92,7 +92,6 @@ def _check_torchrun() -> None:
             f"torchrun --max-restarts {restarts}: needs {OWN_STORE}=1 in the environment, or its new "
             "processes cannot meet; set it, or leave --max-restarts out"
         )
-
 
 
 def _join_and_run(recipe: Recipe, run: RunFolder) -> int:
@@ -140,13 +139,15 @@ def _check(recipe: Recipe) -> "Architecture":
     Raises:
         ConfigError: model, tokenizer and layout do not go together.
     """
-    from meditron.models.architecture import find_architecture, with_options
+    from meditron.models.architecture import with_options
     from meditron.models.megatron.llama import check_layout
     from meditron.models.options import parse_options
+    from pretrain.base import base_architecture
     from pretrain.sinks import require_trackers
 
     config = recipe.pretrain
-    architecture = find_architecture(str(recipe.model.base))
+    read_manifest(str(config.shards), kind="shards", check_files="size")
+    architecture = base_architecture(recipe, _table(config))
     architecture = with_options(architecture, parse_options(recipe.model.options))
     layout = config.parallel
     check_layout(
@@ -160,13 +161,6 @@ def _check(recipe: Recipe) -> "Architecture":
         from meditron.models.megatron.fp8 import require_fp8
 
         require_fp8()
-    read_manifest(str(config.shards), kind="shards", check_files="size")
-    vocab_size = int(_table(config)["vocab_size"])
-    if vocab_size > architecture.vocab_size:
-        raise ConfigError(
-            f"model.base: its embedding has {architecture.vocab_size} rows, the tokenizer of the shards "
-            f"{vocab_size} ids; tokenize with the model's own tokenizer"
-        )
     longest = max(architecture.max_position_embeddings, config.sequence_length)
     return replace(architecture, max_position_embeddings=longest)
 
@@ -266,12 +260,13 @@ def _build(
     recipe: Recipe, run: RunFolder, architecture: "Architecture", identity: dict[str, Any]
 ) -> "Trainer":
     from meditron.mixture import source_shares
+    from pretrain.base import base_weights
     from pretrain.data import TrainingData, ValidationData, open_shard
     from pretrain.trainer import Trainer
 
     config = recipe.pretrain
     engine = _engine(recipe, architecture)
-    engine.build(_weights(recipe, architecture))
+    engine.build(base_weights(recipe, architecture, _table(config)))
     shards = Path(str(config.shards))
     sources = _table(config)["sources"]
     tokens = {name: row["train_tokens"] for name, row in sources.items()}
@@ -304,16 +299,3 @@ def _engine(recipe: Recipe, architecture: "Architecture") -> "Engine":
     from pretrain.engines.megatron import MegatronEngine
 
     return MegatronEngine(architecture, recipe.pretrain, recipe.model.vocab_padding_multiple)
-
-
-def _weights(recipe: Recipe, architecture: "Architecture") -> "WeightSource":
-    """The base folder's weights, fresh ones for a preset; and what the options of the recipe add."""
-    from meditron.models.architecture import find_architecture
-    from meditron.models.safetensors_folder import FolderWeights, RandomWeights
-
-    base = Path(str(recipe.model.base))
-    plain = find_architecture(str(base))
-    weights: WeightSource = FolderWeights(base) if base.is_dir() else RandomWeights(plain, recipe.seed)
-    for option in architecture.options[len(plain.options) :]:
-        weights = option.weights(weights, plain)
-    return weights

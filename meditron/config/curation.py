@@ -265,6 +265,9 @@ class TokenizeConfig:
     Default: the base model's."""
     workers: int = 1
     """Processes that encode at the same time; the output does not depend on it."""
+    added_tokens: list[str] = field(default_factory=list)
+    """Tokens that the tokenizer gets beside its own, such as those that `citations: special_tokens` writes;
+    pretraining gives each an embedding row, at first the mean of the others. Needs a `tokenizer.json`."""
     append_eos: bool = True
     """End each document with the end-of-sequence token."""
     batch_megabytes: float = 4.0

@@ -13,6 +13,7 @@ import pytest
 import sentencepiece
 import tokenizers
 import torch
+import transformers
 from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
 
 from data_curation import encode, shards, tokenize
@@ -167,6 +168,32 @@ def test_without_end_tokens(tmp_path: Path, corpus: Path, tokenizer_folders: dic
     tokenize.main(make_recipe(tmp_path, tokenizer_folders["hf"], append_eos=False))
     dataset = IndexedDataset(str(tmp_path / "shards" / "train" / "plos"))
     assert not any(1 in dataset[i] for i in range(len(dataset)))
+
+
+def test_added_tokens_have_an_id_each(tmp_path: Path, tokenizer_folders: dict[str, Path]) -> None:
+    texts = ["patient [bib_ref] HbA1c 7.2% [/bib_ref] was given", "BP[bib_ref]140/90 </s>"]
+    make_corpus(tmp_path / "corpus", {"train/plos-00000": texts})
+    known = tokenizers.Tokenizer.from_file(str(tokenizer_folders["hf"] / "tokenizer.json"))
+    opening, closing = known.get_vocab_size(), known.get_vocab_size() + 1
+    added = ["[bib_ref]", "[/bib_ref]", "</s>"]  # the last one it has
+    tokenize.main(make_recipe(tmp_path, tokenizer_folders["hf"], added_tokens=added))
+    tokens = json.loads((tmp_path / "shards" / "tokens.json").read_text())
+    assert tokens["added_tokens"] == {"[bib_ref]": opening, "[/bib_ref]": closing}
+    assert tokens["vocab_size"] == closing + 1
+    dataset = IndexedDataset(str(tmp_path / "shards" / "train" / "plos"))
+    documents = [dataset[number].tolist() for number in range(len(dataset))]
+    assert [[ids.count(token) for token in (opening, closing)] for ids in documents] == [[1, 1], [1, 0]]
+    assert all(ids.count(tokens["eos_token_id"]) == 1 for ids in documents)
+    saved = transformers.AutoTokenizer.from_pretrained(tmp_path / "shards" / "tokenizer")
+    assert [saved.decode(ids[:-1]) for ids in documents] == texts
+
+
+def test_a_sentencepiece_model_takes_no_added_tokens(
+    tmp_path: Path, corpus: Path, tokenizer_folders: dict[str, Path]
+) -> None:
+    recipe = make_recipe(tmp_path, tokenizer_folders["sp"], added_tokens=["[bib_ref]"])
+    with pytest.raises(InputError, match=r"takes no further tokens \(tokenize.added_tokens\)"):
+        tokenize.main(recipe)
 
 
 def test_an_interrupted_run_goes_on(
