@@ -69,8 +69,8 @@ def read_state(recipe: Recipe, step: int) -> TrainingState:
     return open_state(folder, from_hf(dict(manifest.extra["architecture"]), str(folder)))
 
 
-def plain_loop(recipe: Recipe) -> list[float]:
-    """The same training with a Hugging Face model, torch's AdamW, and nothing else."""
+def plain_loop(recipe: Recipe) -> tuple[list[float], list[float]]:
+    """Losses and gradient norms of the same training with a Hugging Face model and torch's AdamW alone."""
     config = recipe.pretrain
     model = LlamaForCausalLM.from_pretrained(recipe.model.base)
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -78,24 +78,26 @@ def plain_loop(recipe: Recipe) -> list[float]:
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-5)
     data = TrainingData(Path(str(config.shards)), config.weights, config.sequence_length, recipe.seed)
-    found = []
+    found, grad_norms = [], []
     for step in range(config.train_steps):
         tokens = torch.from_numpy(data.batch(step * 4, 4, 4, 0, 1)[0][0])
         logits = model(tokens[:, :-1]).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        grad_norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item())
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config.train_steps, config.optimizer)
         optimizer.step()
         optimizer.zero_grad()
         found.append(loss.item())
-    return found
+    return found, grad_norms
 
 
 def test_it_equals_a_plain_loop_and_is_exported(recipe: Recipe, tmp_path: Path) -> None:
     assert main(recipe) == 0
-    assert losses(recipe) == pytest.approx(plain_loop(recipe), abs=1e-4)
+    expected, grad_norms = plain_loop(recipe)
+    assert losses(recipe) == pytest.approx(expected, abs=1e-4)
+    assert [record["grad_norm"] for record in steps(recipe)] == pytest.approx(grad_norms, abs=1e-3)
     assert losses(recipe)[-1] < losses(recipe)[0] - 1  # it learns
     first = steps(recipe)[0]
     assert first["sources"] == {"papers": 0.75, "replay": 0.25}
