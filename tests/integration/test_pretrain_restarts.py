@@ -43,6 +43,8 @@ def test_restarts_with_the_store_of_an_earlier_start_are_refused(
         main(recipe)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_torchrun_starts_again_what_a_dead_rank_ended(recipe: Recipe, tmp_path: Path) -> None:  # noqa: F811
     recipe.pretrain.parallel = ParallelConfig(data_parallel_size=2)
     recipe.pretrain.checkpoint.interval = 2
