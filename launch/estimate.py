@@ -58,6 +58,7 @@ def estimate(architecture: Architecture, model: ModelConfig, config: PretrainCon
     stage, is_zero = zero_stage(config), config.engine == "deepspeed" and config.deepspeed.zero_stage > 0
     # Adam keeps two fp32 moments; in bf16 and under ZeRO there is an fp32 copy of the weights as well.
     weight, gradient, state = (2 if bf16 else 4), 4, (12 if bf16 or is_zero else 8)
+    gradient += 2 if bf16 and is_zero and stage == 1 else 0  # DeepSpeed keeps those in bf16 beside the sums
     data = layout.data_parallel_size
     shares = [data if stage >= least else 1 for least in (3, 2, 1)]
     mine = rank_parameters(architecture, model, config)
@@ -90,7 +91,7 @@ def buffer_elements(config: PretrainConfig, parameters: int) -> int:
     gathered = min(parameters, GATHERED) if stage == 3 else 0
     if stage == 0 or (stage == 1 and config.precision == "bf16"):
         return gathered
-    doubled = stage < 3 and config.deepspeed.overlap_comm
+    doubled = stage == 3 or config.deepspeed.overlap_comm  # ZeRO 3 copies what it scatters
     return gathered + min(parameters, BUCKET) * (2 if doubled else 1)
 
 

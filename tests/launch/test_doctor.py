@@ -87,7 +87,7 @@ def test_bytes_follow_from_precision_and_data_parallel_size() -> None:
 
 @pytest.mark.parametrize(
     ("stage", "weights", "gradients", "optimizer", "buffers"),
-    [(1, 2, 4, 3, 0), (2, 2, 1, 3, 2 * 2), (3, 0.5, 1, 3, 2 + 2)],
+    [(1, 2, 6, 3, 0), (2, 2, 1, 3, 2 * 2), (3, 0.5, 1, 3, 2 + 2 * 2)],
 )
 def test_zero_shares_out_more_at_each_stage(
     stage: Any, weights: float, gradients: float, optimizer: float, buffers: float
