@@ -71,13 +71,17 @@ class MegatronLlama(GPTModel):  # type: ignore[misc]
         self._set_rotary_frequencies()
 
     def _set_rotary_frequencies(self) -> None:
-        # transformers is the reference for the scaled variants.
+        own = self.rotary_pos_emb.inv_freq
+        if self.architecture.rope_scaling is None:
+            exponents = torch.arange(0, 2 * own.numel(), 2).float() / (2 * own.numel())
+            own.copy_(1.0 / self.architecture.rope_theta**exponents)
+            return
+        # transformers is the reference for the scaled variants; it takes seconds to import.
         from transformers import LlamaConfig
         from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
         reference = LlamaRotaryEmbedding(LlamaConfig(**self.architecture.to_hf()))
         assert reference.attention_scaling == 1.0, "Architecture admits no type that scales attention"
-        own = self.rotary_pos_emb.inv_freq
         own.copy_(reference.inv_freq)
 
     def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:

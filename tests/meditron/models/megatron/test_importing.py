@@ -2,11 +2,17 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from meditron.models.architecture import find_architecture
 from meditron.models.megatron.cpu import quiet_import
+from meditron.models.megatron.llama import build_model
+from meditron.models.megatron.parallel import alone
 
 
 def test_no_compiler_is_loaded_with_megatron() -> None:
@@ -42,3 +48,12 @@ def test_functions_are_compiled_at_their_first_call(monkeypatch: pytest.MonkeyPa
     assert [double(1), double(2), triple(1)] == [102, 104, 103]
     assert made == [("double", {}), ("triple", {"dynamic": True})]
     assert double.__name__ == "double"
+
+
+@pytest.mark.parametrize("theta", [10_000.0, 500_000.0])
+def test_plain_rotary_frequencies_are_those_of_transformers(theta: float) -> None:
+    architecture = replace(find_architecture("tiny"), rope_theta=theta)
+    with alone():
+        model = build_model(architecture)
+    expected = LlamaRotaryEmbedding(LlamaConfig(**architecture.to_hf())).inv_freq
+    assert torch.equal(model.rotary_pos_emb.inv_freq, expected)
