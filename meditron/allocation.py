@@ -15,7 +15,8 @@ def peak_allocation(work: Callable[[], object]) -> int:
     glibc.
     """
     work()
-    with _AllocationWatch() as watch:
+    watch = _AllocationWatch()
+    with watch:
         work()
     return watch.most - watch.before
 
@@ -32,11 +33,11 @@ class _MallInfo(ctypes.Structure):
     ]
 
 
-class _AllocationWatch(TorchDispatchMode):
+class _AllocationWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Looks at the allocator after each operator, those of the backward pass included."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         gc.collect()
         self._libc = ctypes.CDLL("libc.so.6")
         self._libc.mallinfo2.restype = _MallInfo

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -190,6 +191,11 @@ class MegatronEngine:
         """Sum of the losses and number of labelled tokens over all processes, without gradients."""
         for chunk in self._ddp:
             chunk.eval()
+        layout = self._config.parallel
+        if layout.virtual_pipeline_model_parallel_size is not None:  # it takes rounds of micro-batches
+            rest = (0, 0, 0, 0, 0, -len(inputs_MBS) % layout.pipeline_model_parallel_size)
+            inputs_MBS, labels_MBS = F.pad(inputs_MBS, rest), F.pad(labels_MBS, rest, value=IGNORE)
+            documents_MBS = None if documents_MBS is None else F.pad(documents_MBS, rest)
         return self._run(inputs_MBS, labels_MBS, documents_MBS, forward_only=True)
 
     def _state(self, *, is_loading: bool) -> dict[str, Any]:
