@@ -310,6 +310,9 @@ class PretrainConfig:
         )
         self._check_engine()
         require(not self.fp8 or self.precision == "bf16", "pretrain.fp8", self.fp8, "needs precision bf16")
+        hooked = self.compile and self.parallel.overlap_param_gather
+        rule = "does not go with parallel.overlap_param_gather, which acts inside the layers"
+        require(not hooked, "pretrain.compile", self.compile, rule)
         schedule = self.optimizer.schedule_steps
         rule = f"is less than pretrain.train_steps ({self.train_steps})"
         fits = schedule is None or schedule >= self.train_steps

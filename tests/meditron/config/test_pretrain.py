@@ -55,6 +55,14 @@ from meditron.cli import main
             ["--pretrain.engine=deepspeed", "--pretrain.deepspeed.zero_stage=0"],
             r"pretrain\.deepspeed\.zero_stage: 0 needs precision fp32; in bf16 use 1",
         ),
+        (
+            [
+                "--pretrain.compile=true",
+                "--pretrain.parallel.overlap_grad_reduce=true",
+                "--pretrain.parallel.overlap_param_gather=true",
+            ],
+            r"pretrain\.compile: True does not go with parallel\.overlap_param_gather",
+        ),
         (["--pretrain.micro_bach_size=2"], r"--pretrain\.micro_bach_size; did you mean '.*micro_batch_size'"),
         (["--pretrain.precision=fp8x"], r"pretrain\.precision"),
     ],
