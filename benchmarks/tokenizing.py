@@ -1,14 +1,20 @@
-"""`meditron tokenize` against `datasets.map(num_proc=2)` and megatron's builder, in turns, files compared.
+"""`meditron tokenize` against two other ways to Megatron's files, in turns, files compared.
 
 Usage: python benchmarks/tokenizing.py TOKENIZER [TEXT ...]
     TOKENIZER  folder with tokenizer.json, as `meditron import` writes it
     TEXT       plain text, XML or HTML files, or folders of them; without any, text is generated
+
+The others are `datasets.map(num_proc=2)` with Megatron's builder, and what Megatron-LM's
+`tools/preprocess_data.py` does: the workers of a pool pipe lists of ids to the one process that writes.
+Where gigatoken is installed (`pip install gigatoken`), encoding alone is also compared, on one thread.
 """
 
 import contextlib
 import filecmp
+import importlib.util
 import io
 import json
+import multiprocessing
 import os
 import platform
 import random
@@ -20,6 +26,7 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,6 +87,8 @@ def make_corpus(folder: Path, sources: list[str]) -> int:
     (folder / "train").mkdir(parents=True)
     table = pa.table({"text": pa.array(texts, pa.large_string())})
     pq.write_table(table, folder / "train" / "text-00000.parquet", row_group_size=max(len(texts) // 8, 1))
+    with open(folder.with_suffix(".jsonl"), "w", encoding="utf-8") as handle:  # what Megatron-LM's tool reads
+        handle.writelines(json.dumps({"text": text}) + "\n" for text in texts)
     atomic_write_json(folder / "stats.json", {"sources": {"text": {"kind": "medical"}}})
     write_manifest(folder, kind="corpus", config={}, inputs={}, counts={})
     return size
@@ -97,18 +106,24 @@ def ours(corpus: Path, tokenizer: str, output: Path) -> Path:
     return output / "shards" / "train" / "text"
 
 
+def library_tokenizer(folder: str) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    library = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json")
+    library.backend_tokenizer.encode_special_tokens = True
+    return library
+
+
 def baseline(corpus: Path, tokenizer: str, output: Path) -> Path:
     """Batched `map` on two processes, then one `add_document` a text."""
     import datasets
     import torch
     from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
-    from transformers import PreTrainedTokenizerFast
 
     from meditron.tokenizers import load_tokenizer
 
     known = load_tokenizer(tokenizer)
-    library = PreTrainedTokenizerFast(tokenizer_file=f"{tokenizer}/tokenizer.json")
-    library.backend_tokenizer.encode_special_tokens = True
+    library = library_tokenizer(tokenizer)
     files = [str(file) for file in (corpus / "train").glob("*.parquet")]
     data = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(output / "cache"))
     encoded = data.map(
@@ -126,6 +141,71 @@ def baseline(corpus: Path, tokenizer: str, output: Path) -> Path:
     return output / "text"
 
 
+class Encoder:
+    """A worker of Megatron-LM's tool: a line of JSON in, a list of ids out."""
+
+    tokenizer: Any
+    eod: int
+
+    @classmethod
+    def start(cls, tokenizer: str) -> None:
+        from meditron.tokenizers import load_tokenizer
+
+        cls.tokenizer, cls.eod = library_tokenizer(tokenizer), load_tokenizer(tokenizer).eos_id or 0
+
+    @classmethod
+    def encode(cls, line: str) -> tuple[list[int], int]:
+        ids = cls.tokenizer(json.loads(line)["text"], add_special_tokens=False).input_ids
+        ids.append(cls.eod)
+        return ids, len(line)
+
+
+def preprocess_data(corpus: Path, tokenizer: str, output: Path) -> Path:
+    """The loop of Megatron-LM's `tools/preprocess_data.py`."""
+    from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+
+    from meditron.tokenizers import load_tokenizer
+
+    dtype = DType.optimal_dtype(load_tokenizer(tokenizer).vocab_size)
+    builder = IndexedDatasetBuilder(str(output / "text.bin"), dtype=dtype)
+    with (
+        open(corpus.with_suffix(".jsonl"), encoding="utf-8") as lines,
+        multiprocessing.Pool(WORKERS, initializer=Encoder.start, initargs=(tokenizer,)) as pool,
+    ):
+        for ids, _ in pool.imap(Encoder.encode, lines, 32):
+            builder.add_document(ids, [len(ids)])
+    builder.finalize(str(output / "text.idx"))
+    return output / "text"
+
+
+def encoders(corpus: Path, tokenizer: str) -> None:
+    """Encoding alone: the table of words, the library, and gigatoken, on one thread each."""
+    import gigatoken
+    import tokenizers
+
+    from meditron.tokenizers import load_tokenizer
+
+    texts = pq.read_table(corpus / "train" / "text-00000.parquet")["text"].to_pylist()
+    library = tokenizers.Tokenizer.from_file(f"{tokenizer}/tokenizer.json")
+    try:
+        other = gigatoken.Tokenizer(f"{tokenizer}/tokenizer.json")
+    except RuntimeError as error:  # SmolLM2's, for one, lacks single bytes that gigatoken expects
+        print("encoding alone is not compared: gigatoken", str(error).splitlines()[0])
+        return
+    ways = {
+        "meditron": lambda: load_tokenizer(tokenizer).encode_batch(texts),
+        "tokenizers": lambda: [e.ids for e in library.encode_batch_fast(texts, add_special_tokens=False)],
+        "gigatoken": lambda: other.encode_batch_list(texts, parallel=False),
+    }
+    results = {}
+    for name, way in ways.items():
+        started = time.perf_counter()
+        results[name] = way()
+        print(f"encoding alone, {name:<10} {time.perf_counter() - started:6.2f} s")
+    pairs = list(zip(results["tokenizers"], results["gigatoken"], strict=True))
+    print(f"gigatoken: {sum(list(a) == list(b) for a, b in pairs):,} of {len(pairs):,} documents alike")
+
+
 def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # both use processes, not threads
     import datasets
@@ -133,7 +213,11 @@ def main() -> None:
 
     datasets.disable_progress_bars()
     tokenizer, sources = sys.argv[1], sys.argv[2:]
-    ways = {"meditron tokenize": ours, "datasets.map + IndexedDatasetBuilder": baseline}
+    ways = {
+        "meditron tokenize": ours,
+        "datasets.map + IndexedDatasetBuilder": baseline,
+        "Megatron-LM's preprocess_data": preprocess_data,
+    }
     times: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -147,11 +231,14 @@ def main() -> None:
                 made.append(function(root / "corpus", tokenizer, output))
                 times[way].append(time.perf_counter() - started)
             for ending in (".bin", ".idx"):
-                first, second = (f"{prefix}{ending}" for prefix in made)
-                assert filecmp.cmp(first, second, shallow=False), "the two ways wrote different files"
+                first, *others = (f"{prefix}{ending}" for prefix in made)
+                for other in others:
+                    assert filecmp.cmp(first, other, shallow=False), "the ways wrote different files"
         tokens = json.loads((root / "0-0" / "shards" / "tokens.json").read_text())["sources"]["text"][
             "train_tokens"
         ]
+        if importlib.util.find_spec("gigatoken") is not None:
+            encoders(root / "corpus", tokenizer)
     packages = ("tokenizers", "datasets", "megatron-core", "pyarrow", "numpy")
     print(
         f"{os.cpu_count()} cores, Python {platform.python_version()}, "
@@ -164,8 +251,11 @@ def main() -> None:
             f"{way:<38} {middle:5.1f} s (min {min(values):.1f}, max {max(values):.1f})  "
             f"{tokens / middle:,.0f} tokens/s"
         )
-    ratios = [b / a for a, b in zip(*times.values(), strict=True)]
-    print(f"ratio {statistics.median(ratios):.2f} (min {min(ratios):.2f}, max {max(ratios):.2f})")
+    own, *_ = times.values()
+    for way, values in list(times.items())[1:]:
+        ratios = [b / a for a, b in zip(own, values, strict=True)]
+        median = statistics.median(ratios)
+        print(f"against {way}: ratio {median:.2f} (min {min(ratios):.2f}, max {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Matrix products of the layers in fp8, through TransformerEngine: what they need, and the modules that do them."""
+"""Matrix products of the layers in fp8, by TransformerEngine: what they need, the modules that do them."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -37,6 +37,6 @@ def fp8_linears() -> tuple[type[torch.nn.Module], type[torch.nn.Module]]:
 
 
 def _stateless(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
-    """The module without its extra state, a pickle that holds nothing when tensors are scaled by themselves."""
+    """The module without its extra state, an empty pickle when tensors are scaled by themselves."""
     plain = {name: getattr(torch.nn.Module, name) for name in ("get_extra_state", "set_extra_state")}
     return type(kind.__name__, (kind,), plain)
