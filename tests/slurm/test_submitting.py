@@ -1,6 +1,7 @@
 """Scripts, submission and the commands about jobs, on a real Slurm; the stages are as short as can be."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -164,9 +165,8 @@ def test_scripts_are_ones_that_bash_and_sbatch_take(cluster: Cluster) -> None:
         text=True,
         check=True,
     ).stdout
-    scripts = shown.split("==> ")[1:-1]
+    scripts = re.split(r"^==> .* <==\n", shown, flags=re.MULTILINE)[1:-1]
     assert len(scripts) == 6
-    for script in scripts:
-        text = script.split("<==\n", 1)[1]
+    for text in scripts:
         checked = subprocess.run(["sbatch", "--test-only"], input=text, capture_output=True, text=True)
         assert checked.returncode == 0, checked.stderr
