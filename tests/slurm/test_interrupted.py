@@ -2,7 +2,6 @@
 
 import math
 import re
-import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +114,8 @@ def test_limits_and_dead_daemons_leave_no_trace_in_the_result(cluster: Cluster, 
     write_data(tmp_path)
     probe = training(tmp_path, "probe", 10)
     finish(cluster, probe, submit(probe), 300)
-    seconds = statistics.median(sum(record["seconds"].values()) for record in records(probe))
+    # The fastest step, so that a machine that was busy meanwhile does not make the run too short.
+    seconds = min(sum(record["seconds"].values()) for record in records(probe))
 
     recipe = training(tmp_path, "interrupted", math.ceil(SECONDS / seconds))
     job = submit(recipe)
