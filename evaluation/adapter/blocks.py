@@ -3,6 +3,7 @@
 Shapes: T tokens of a pass, P tokens of the cached prefix, Q tokens of a block, K tokens that they look at.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,10 @@ import torch
 
 from evaluation.adapter.tree import Segment
 
-CPU_CALL_PAIRS, GPU_CALL_PAIRS = 1024, 2**18
-"""Pairs of tokens that are multiplied in the time that one more call of attention takes."""
-CPU_ROWS, GPU_ROWS = 64, 8192
-"""Most queries of a block: those of an earlier half have no use for the keys of the later one, which torch's
-attention on a CPU multiplies all the same."""
+CPU_CALL, GPU_CALL = 1024, 2**18
+"""What one more call of attention costs, in pairs of tokens that are multiplied in that time."""
+COPIED_KEY = 10
+"""What a key and value of the prefix cost that are copied for one more call, in pairs."""
 
 Places = npt.NDArray[np.int64]
 
@@ -42,13 +42,15 @@ def to_blocks(segments: Sequence[Segment], prefix: int, device: torch.device) ->
         prefix: P, the tokens of the cached prefix, at which all look.
         device: where the pass is computed.
     """
-    on_cpu = device.type == "cpu"
-    pairs, rows = (CPU_CALL_PAIRS, CPU_ROWS) if on_cpu else (GPU_CALL_PAIRS, GPU_ROWS)
+    call = (CPU_CALL if device.type == "cpu" else GPU_CALL) + COPIED_KEY * prefix
+    # Earlier rows of a sequence have no use for the keys of later ones, which torch multiplies all the same:
+    # with r rows a block, that is r / 2 pairs a row for nothing, against a call for every r rows.
+    rows = math.isqrt(2 * call)
     lengths = np.array([len(segment.node.tokens) for segment in segments])
     follows = _follows(segments)
     return [
         block
-        for run in _runs(follows, lengths, pairs)
+        for run in _runs(follows, lengths, call)
         for block in _blocks(follows, lengths, run, prefix, rows, device)
     ]
 
@@ -62,13 +64,13 @@ def _follows(segments: Sequence[Segment]) -> npt.NDArray[np.bool_]:
     return follows
 
 
-def _runs(follows: npt.NDArray[np.bool_], lengths: Places, pairs: int) -> Iterator[range]:
+def _runs(follows: npt.NDArray[np.bool_], lengths: Places, call: int) -> Iterator[range]:
     """Runs of segments; a new one begins where multiplying strangers would cost more than another call."""
     begin = 0
     for place in range(1, len(lengths)):
         inside = lengths[begin:place]
         shared = inside[follows[place, begin:place]].sum()
-        if lengths[place] * (2 * inside.sum() - shared) > pairs:
+        if lengths[place] * (2 * inside.sum() - shared) > call:
             yield range(begin, place)
             begin = place
     yield range(begin, len(lengths))

@@ -49,14 +49,12 @@ def random_sequences(generator: np.random.Generator) -> list[Ids]:
     ]
 
 
-@pytest.mark.parametrize("rows", [5, 64])
-@pytest.mark.parametrize("pairs", [1, 500, 10**9])
+@pytest.mark.parametrize("call", [1, 500, 10**9])
 @pytest.mark.parametrize("prefix", [0, 7])
 def test_every_token_looks_at_its_own_beginning(
-    monkeypatch: pytest.MonkeyPatch, pairs: int, rows: int, prefix: int
+    monkeypatch: pytest.MonkeyPatch, call: int, prefix: int
 ) -> None:
-    monkeypatch.setattr("evaluation.adapter.blocks.CPU_CALL_PAIRS", pairs)
-    monkeypatch.setattr("evaluation.adapter.blocks.CPU_ROWS", rows)
+    monkeypatch.setattr("evaluation.adapter.blocks.CPU_CALL", call)
     for pack in packs(random_sequences(np.random.default_rng(3)), budget=200):
         blocks = to_blocks(pack.segments, prefix, CPU)
         assert [block.queries.start for block in blocks[1:]] == [block.queries.stop for block in blocks[:-1]]
@@ -68,21 +66,20 @@ def segment(length: int, parent: int | None) -> Segment:
     return Segment(node=node, parent=parent, is_new=True)
 
 
-def test_questions_are_kept_apart_and_options_stay_with_their_question(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("evaluation.adapter.blocks.CPU_ROWS", 1000)
-    segments = [segment(2, None), segment(80, 0), segment(3, 1), segment(5, 1), segment(70, 0), segment(4, 4)]
+def test_questions_are_kept_apart_and_options_stay_with_their_question() -> None:
+    segments = [segment(2, None), segment(36, 0), segment(3, 1), segment(2, 1), segment(34, 0), segment(4, 4)]
     first, second = to_blocks(segments, 0, CPU)
-    assert first.queries == slice(0, 90)
-    assert second.queries == slice(90, 164)
+    assert (first.queries, second.queries) == (slice(0, 43), slice(43, 81))
     assert isinstance(second.keys, torch.Tensor)
-    assert second.keys.tolist() == [0, 1, *range(90, 164)]
+    assert second.keys.tolist() == [0, 1, *range(43, 81)]
 
 
 def test_a_long_sequence_is_cut_into_blocks_without_the_keys_of_later_ones() -> None:
-    first, second = to_blocks([segment(100, None)], 0, CPU)
-    assert first.mask is None
-    assert (first.queries, first.keys) == (slice(0, 64), slice(0, 64))
-    assert second.mask is not None
-    assert (second.queries, second.keys) == (slice(64, 100), slice(0, 100))
+    blocks = to_blocks([segment(100, None)], 0, CPU)
+    assert [block.keys for block in blocks] == [slice(0, 45), slice(0, 90), slice(0, 100)]
+    assert [block.mask is None for block in blocks] == [True, False, False]
+
+
+def test_a_long_prefix_is_copied_less_often() -> None:
+    (block,) = to_blocks([segment(100, None), segment(5, None)], 1000, CPU)
+    assert block.keys == slice(0, 1105)
