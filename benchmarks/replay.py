@@ -62,12 +62,12 @@ def curves(log: Path) -> dict[str, Curve]:
         if record["event"] == "validation":
             seen[record["step"], record["source"]] = record["loss"]
     for (step, source), loss in seen.items():
-        kind = "medical" if source in MEDICAL else "general" if source in GENERAL else ""
-        losses[kind, step].append(loss)
+        for kind, sources in (("medical", MEDICAL), ("general", GENERAL)):
+            if source in sources:
+                losses[kind, step].append(loss)
     found: dict[str, Curve] = {"medical": {}, "general": {}}
     for (kind, step), values in sorted(losses.items()):
-        if kind:
-            found[kind][step] = math.exp(statistics.mean(values))
+        found[kind][step] = math.exp(statistics.mean(values))
     return found
 
 

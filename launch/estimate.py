@@ -91,7 +91,7 @@ def buffer_elements(config: PretrainConfig, parameters: int) -> int:
     gathered = min(parameters, GATHERED) if stage == 3 else 0
     if stage == 0 or (stage == 1 and config.precision == "bf16"):
         return gathered
-    doubled = stage == 3 or config.deepspeed.overlap_comm  # ZeRO 3 copies what it scatters
+    doubled = stage == 3 or config.deepspeed.overlap_comm  # ZeRO 3: as measured
     return gathered + min(parameters, BUCKET) * (2 if doubled else 1)
 
 
