@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -95,7 +96,7 @@ def write_manifest(
         inputs=dict(inputs),
         counts=dict(counts),
         licenses=dict(licenses or {}),
-        files={name: _describe(folder / name) for name in _file_names(folder)},
+        files=_describe_all(folder),
         packages=package_versions(),
         git_revision=git_revision(),
         extra=dict(extra or {}),
@@ -108,6 +109,12 @@ def write_manifest(
 
 def _with_hash(record: dict[str, Any], folder: Path) -> Manifest:
     return Manifest(**record, hash=sha256_file(folder / MANIFEST))
+
+
+def _describe_all(folder: Path) -> dict[str, dict[str, Any]]:
+    names = list(_file_names(folder))
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
+        return dict(zip(names, pool.map(_describe, (folder / name for name in names)), strict=True))
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -150,8 +157,9 @@ def read_manifest(
     except TypeError as error:
         raise ManifestError(f"{folder / MANIFEST}: incomplete ({error}); make the folder again") from error
     if check_files != "none":
-        for name, described in manifest.files.items():
-            _check_file(folder / name, described, check_files)
+        paths = [folder / name for name in manifest.files]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(_check_file, paths, manifest.files.values(), [check_files] * len(paths)))
     return manifest
 
 

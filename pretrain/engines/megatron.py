@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.nn.utils import clip_grads_with_norm_
 
 from meditron.config.pretrain import PretrainConfig
 from meditron.errors import CheckpointError, DiskFullError
@@ -37,7 +38,6 @@ with quiet_import():
         finalize_model_grads,
     )
     from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
-    from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
     from megatron.core.pipeline_parallel import get_forward_backward_func
     from megatron.core.transformer.module import Float16Module
 
@@ -68,6 +68,10 @@ class MegatronEngine:
         self.device = training_device()
         self.data_parallel_rank: int = parallel_state.get_data_parallel_rank()
         self._forward_backward = get_forward_backward_func()
+        # One process has nothing to share, and gloo would copy all gradients and weights to itself.
+        shared = parallel_state.get_data_parallel_world_size() > 1
+        self._distributed_optimizer = shared and config.parallel.distributed_optimizer
+        self._overlap_param_gather = shared and config.parallel.overlap_param_gather
 
     def build(self, weights: WeightSource) -> None:
         """Make model and optimizer, filled from Hugging Face tensors."""
@@ -91,6 +95,7 @@ class MegatronEngine:
         self._settings: Any = self._chunks[0].config
         self._ddp: list[Any] = [self._distributed(n, chunk) for n, chunk in enumerate(self._chunks)]
         self._optimizer: Any = get_megatron_optimizer(self._optimizer_config(), self._ddp)
+        self._fuse_adam()
         self._settings.finalize_model_grads_func = finalize_model_grads
         if config.parallel.overlap_grad_reduce:  # buckets are sent in the last micro-batch only
             self._settings.no_sync_func = [chunk.no_sync for chunk in self._ddp]
@@ -102,9 +107,9 @@ class MegatronEngine:
         inner = Float16Module(self._settings, chunk) if self._bf16 else chunk
         settings = DistributedDataParallelConfig(
             grad_reduce_in_fp32=True,
-            use_distributed_optimizer=layout.distributed_optimizer,
+            use_distributed_optimizer=self._distributed_optimizer,
             overlap_grad_reduce=layout.overlap_grad_reduce,
-            overlap_param_gather=layout.overlap_param_gather,
+            overlap_param_gather=self._overlap_param_gather,
             bucket_size=layout.ddp_bucket_size,
         )
         # Only the first chunk's messages stand in anybody's way, as in Megatron-LM.
@@ -123,9 +128,16 @@ class MegatronEngine:
             clip_grad=settings.clip_grad,
             bf16=self._bf16,
             params_dtype=torch.bfloat16 if self._bf16 else torch.float32,
-            use_distributed_optimizer=self._config.parallel.distributed_optimizer,
-            overlap_param_gather=self._config.parallel.overlap_param_gather,
+            use_distributed_optimizer=self._distributed_optimizer,
+            overlap_param_gather=self._overlap_param_gather,
         )
+
+    def _fuse_adam(self) -> None:
+        """One kernel for the whole update of torch's Adam, which the library leaves in a dozen."""
+        for part in self._optimizer.chained_optimizers:
+            if isinstance(part.optimizer, torch.optim.Adam):  # AdamW is one
+                for group in part.optimizer.param_groups:
+                    group["fused"] = True
 
     def _passes(self, tensors_MBS: tuple[Tensor | None, ...]) -> Iterator[tuple[Tensor | None, ...]]:
         assert tensors_MBS[0] is not None
@@ -176,8 +188,9 @@ class MegatronEngine:
         if bad > 0:
             return StepResult(loss=loss, grad_norm=norm, applied=False)
         if self._config.optimizer.clip_grad > 0:
+            total = torch.tensor(norm, device=self.device)
             for part in optimizer.chained_optimizers:
-                clip_grad_by_total_norm_fp32(part.get_parameters(), self._config.optimizer.clip_grad, norm)
+                clip_grads_with_norm_(part.get_parameters(), self._config.optimizer.clip_grad, total)
         for group in optimizer.param_groups:
             group["lr"] = lr
             group["weight_decay"] = self._config.optimizer.weight_decay * group.get("wd_mult", 1.0)
@@ -219,7 +232,7 @@ class MegatronEngine:
 
     def _finish_param_gather(self) -> None:
         """Fetch the weights that the other processes updated, if that was left to the next forward pass."""
-        if self._config.parallel.overlap_param_gather:
+        if self._overlap_param_gather:
             for chunk in self._ddp:
                 chunk.start_param_sync(force_sync=True)
 
@@ -236,10 +249,10 @@ class MegatronEngine:
         for chunk, part in zip(self._chunks, parts, strict=True):
             chunk.load_state_dict(part)
         self._load_optimizer(dict(state["optimizer"]))
+        self._fuse_adam()  # a checkpoint brings its own settings
 
     def _read(self, folder: Path) -> dict[str, Any]:
-        distributed = self._config.parallel.distributed_optimizer
-        if is_whole(folder) or by_distributed_optimizer(folder) != distributed:
+        if is_whole(folder) or by_distributed_optimizer(folder) != self._distributed_optimizer:
             stored = open_state(folder, self._architecture)
             return fill(self._state(is_loading=True), stored, self._architecture)
         try:
@@ -297,13 +310,13 @@ def _saving_errors(folder: Path) -> Iterator[None]:
 
 def _make_states(optimizer: torch.optim.Optimizer) -> None:
     """Give torch's own Adam the states a checkpoint is loaded into; it has none before its first step."""
-    if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+    if not isinstance(optimizer, torch.optim.Adam):
         return  # fused ones make theirs when they are made
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if not optimizer.state[parameter]:
                 optimizer.state[parameter] = {
-                    "step": torch.zeros(()),
+                    "step": torch.zeros((), device=parameter.device),
                     "exp_avg": torch.zeros_like(parameter),
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }

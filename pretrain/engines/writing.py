@@ -7,13 +7,17 @@ everything nor a copy of the process, and it ends with its process at whatever i
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from meditron.models.megatron.cpu import quiet_import
 
 with quiet_import():
     from megatron.core import dist_checkpointing
+    from megatron.core.dist_checkpointing.dict_utils import nested_values
     from megatron.core.dist_checkpointing.strategies import filesystem_async
     from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 
@@ -27,8 +31,7 @@ class MegatronWriting:
     Args:
         state: Megatron's sharded state.
         folder: empty.
-        background: copy the state to main memory and return; else the state must stay as it is until
-            `finish`.
+        background: return when the state is copied; else it must stay as it is until `finish`.
     """
 
     def __init__(self, state: dict[str, Any], folder: Path, *, background: bool) -> None:
@@ -45,7 +48,7 @@ class MegatronWriting:
             _, _, results = request.async_fn_args
             buckets = request.preload_fn()
             if background:
-                buckets = [_copied(bucket) for bucket in buckets]
+                buckets = list(self._pool.map(partial(_copied, _storages(state)), buckets))
             self._written = self._pool.submit(self._write, transforms, buckets, results)
 
     def _write(self, transforms: list[Any], buckets: list[Any], results: Any) -> None:  # noqa: ANN401
@@ -78,7 +81,17 @@ def partial_write(transforms: list[Any], number: int, bucket: Any) -> tuple[int,
     return outcome.get()
 
 
-def _copied(bucket: Any) -> Any:  # noqa: ANN401
-    """The same bucket, its tensors in memory of their own (those of a GPU were copied before)."""
+def _storages(state: dict[str, Any]) -> set[int]:
+    """Addresses of the memory that training goes on to change."""
+    tensors = (part.data for part in nested_values(state) if hasattr(part, "data"))
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors if isinstance(tensor, torch.Tensor)}
+
+
+def _copied(storages: set[int], bucket: Any) -> Any:  # noqa: ANN401
+    """The same bucket, its tensors in memory of their own; the library has copied views and those of a GPU."""
     file, key, (plain, tensors) = bucket
-    return file, key, (plain, [(item, tensor.clone()) for item, tensor in tensors])
+    return file, key, (plain, [(item, _own(tensor, storages)) for item, tensor in tensors])
+
+
+def _own(tensor: torch.Tensor, storages: set[int]) -> torch.Tensor:
+    return tensor.clone() if tensor.untyped_storage().data_ptr() in storages else tensor

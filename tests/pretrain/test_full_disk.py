@@ -15,7 +15,7 @@ from tests.pretrain.conftest import leave
 def test_it_is_one_sentence_and_loses_nothing_finished(recipe: Recipe, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=1700k x {small}"):
+    if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=1300k x {small}"):
         pytest.skip("cannot mount a small tmpfs here")
     try:
         recipe.pretrain.run_dir = str(small / "run")
