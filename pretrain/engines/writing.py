@@ -88,7 +88,7 @@ def _storages(state: dict[str, Any]) -> set[int]:
 
 
 def _copied(storages: set[int], bucket: Any) -> Any:  # noqa: ANN401
-    """The same bucket, its tensors in memory of their own; the library has copied views and those of a GPU."""
+    """The same bucket, its tensors in memory of their own: views and a GPU's the library has copied."""
     file, key, (plain, tensors) = bucket
     return file, key, (plain, [(item, _own(tensor, storages)) for item, tensor in tensors])
 
