@@ -5,13 +5,13 @@ guidelines. So a number alone is never taken: it needs a check digit, an unmista
 it that say whose it is. Names need a model and are found only after "Mr", "Mrs", "Ms" or where a form
 says "patient name:".
 
-Hardly a line of literature holds what a pattern matches. So two scans, each one search of a whole text, find the
+Hardly a line of literature holds what a pattern matches. So scans, each one search of a whole text, find the
 lines that may, and only these are read pattern by pattern.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, product
 from typing import NamedTuple
 
 from data_curation.phi import checks
@@ -37,10 +37,11 @@ class _Pattern(NamedTuple):
 
 
 _JOINED = r"[\w.+/-]"
+"""What an identifier cannot stand right behind."""
 
 
 def _alone(identifier: str) -> "re.Pattern[str]":
-    """An identifier that its form shows; `_BEFORE` is what it cannot stand behind."""
+    """An identifier that its form shows."""
     return re.compile(rf"(?P<found>{identifier})(?![\w-])")
 
 
@@ -62,7 +63,8 @@ _DATE = (
 )
 _DATED = (
     *("dob", r"d\.o\.b\.?", "born(?: on)?", "date of (?:birth|death|admission|discharge|service|visit)"),
-    *("birth ?date", *(f"{what}(?: on)?" for what in "admitted discharged seen dictated died deceased".split())),
+    *("birth ?date", "admitted(?: on)?", "discharged(?: on)?", "seen(?: on)?", "dictated(?: on)?"),
+    *("died(?: on)?", "deceased(?: on)?"),
 )
 _NUMBER = r"[A-Z]{0,3}[- ]?\d[\d-]{3,14}\d"
 _NO, _ID = "(?:no|number|#)", "(?:id|no|number|#)"
@@ -133,7 +135,7 @@ def _scan_for_words() -> "re.Pattern[str]":
     return re.compile(f"[^a-z0-9_](?:{'|'.join(branches)})")
 
 
-# A scan is quick where it begins with one set of characters, here the digit that all of these patterns share.
+# What a digit begins, or for an IBAN goes on. A scan is quick where it begins with one set of characters.
 _REST = "|".join(found.removeprefix(r"\d") for _, found, _ in _FROM_DIGIT)
 _DIGITS = re.compile(rf"\d(?:(?<!{_JOINED}\d)(?:{_REST})|\d(?<=[A-Z][A-Z]\d\d){_IBAN})")
 _AFTER = _scan_for_words()
@@ -173,13 +175,12 @@ def _lines(scan: "re.Pattern[str]", text: str) -> Iterator[tuple[int, int]]:
 
 
 def _by_form(text: str) -> Iterator[tuple[_Pattern, "re.Match[str]"]]:
-    whole = [(0, len(text))]
-    for patterns, lines in ((_BY_MARK, whole), (_BY_DIGIT, _lines(_DIGITS, text)), ([_EMAIL], _lines(_AT, text))):
-        for start, end in lines:
-            for pattern in patterns:
-                for match in pattern.regex.finditer(text, start, end):
-                    if not _BEFORE.search(text, max(0, match.start() - 1), match.start()):
-                        yield pattern, match
+    ways = ((_BY_DIGIT, _lines(_DIGITS, text)), ((_EMAIL,), _lines(_AT, text)), (_BY_MARK, [(0, len(text))]))
+    for patterns, places in ways:
+        for (start, end), pattern in product(places, patterns):
+            for match in pattern.regex.finditer(text, start, end):
+                if not _BEFORE.search(text, max(0, match.start() - 1), match.start()):
+                    yield pattern, match
 
 
 def _by_words(text: str) -> Iterator[tuple[_Pattern, "re.Match[str]"]]:
