@@ -105,7 +105,7 @@ def _metadata(article: etree._Element, meta: etree._Element | None, markup: Mark
 def _license(meta: etree._Element | None) -> str:
     if meta is None:
         return ""
-    found = next((node for node in meta.iter() if name_of(node) in ("license", "license-ref")), None)
+    found = next(meta.iter("{*}license", "{*}license-ref"), None)
     if found is None:
         found = _first(meta, "copyright-statement")
     if found is None:
@@ -149,4 +149,4 @@ def _float(node: etree._Element, markup: Markup) -> str:
 
 
 def _first(element: etree._Element, name: str) -> etree._Element | None:
-    return next((node for node in element.iter() if name_of(node) == name), None)
+    return next(element.iter(f"{{*}}{name}"), None)

@@ -25,6 +25,7 @@ LISTS = _words("list ul ol def-list")
 TABLES = _words("table-wrap table informaltable")
 FIGURES = _words("fig figure supplementary-material")
 FORMULAE = _words("disp-formula equation display-math")
+_INLINE_FORMULAE = _words("inline-formula disp-formula math tex-math equation")
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _CONTAINERS = _words(
     "p para dt dd attrib disp-quote blockquote quote pre preformat verse-line verse-group speech caption",
@@ -56,33 +57,29 @@ class Markup:
         """Text of an element in reading order on one line; formulae, citations, powers stay in place."""
         return self._line(self._pieces(element))
 
-    def _line(self, pieces: Iterator[str] | list[str]) -> str:
+    def _line(self, pieces: list[str]) -> str:
         return self.citations.finish(" ".join("".join(pieces).split()))
 
-    def _pieces(self, element: etree._Element) -> Iterator[str]:
-        yield element.text or ""
+    def _pieces(self, element: etree._Element) -> list[str]:
+        pieces = [element.text or ""]
         for child in element:
-            yield from self._child(child)
-            yield child.tail or ""
+            pieces += self._child(child, name_of(child))
+            pieces.append(child.tail or "")
+        return pieces
 
-    def _child(self, child: etree._Element) -> Iterator[str]:
-        name = name_of(child)
+    def _child(self, child: etree._Element, name: str) -> list[str]:
         if name in SKIPPED or not name:
-            return
+            return []
         if name in ("sup", "sub"):
-            yield self._script(child, name)
-        elif name in ("xref", "link"):
-            yield self._reference(child)
-        elif name in ("inline-formula", "disp-formula", "math", "tex-math", "equation"):
-            yield self._formula(child)
-        elif name in ("fn", "footnote"):
-            yield f" ({self.inline(child)})"
-        elif name in _APART:
-            yield " "
-            yield from self._pieces(child)
-            yield " "
-        else:
-            yield from self._pieces(child)
+            return [self._script(child, name)]
+        if name in ("xref", "link"):
+            return [self._reference(child)]
+        if name in _INLINE_FORMULAE:
+            return [self._formula(child)]
+        if name in ("fn", "footnote"):
+            return [f" ({self.inline(child)})"]
+        pieces = self._pieces(child)
+        return [" ", *pieces, " "] if name in _APART else pieces
 
     def _script(self, element: etree._Element, name: str) -> str:
         if name == "sup" and any(_is_citation(child) for child in element):
@@ -111,12 +108,13 @@ class Markup:
         label = next((self.inline(child) for child in element if name_of(child) == "label"), "")
         return " ".join(filter(None, [self.citations.wrap("formula", text), label]))
 
-    def _pieces_without_label(self, element: etree._Element) -> Iterator[str]:
-        yield element.text or ""
+    def _pieces_without_label(self, element: etree._Element) -> list[str]:
+        pieces = [element.text or ""]
         for child in element:
-            if name_of(child) != "label":
-                yield from self._child(child)
-            yield child.tail or ""
+            name = name_of(child)
+            pieces += self._child(child, name) if name != "label" else []
+            pieces.append(child.tail or "")
+        return pieces
 
     def blocks(self, element: etree._Element, depth: int = 1) -> Iterator[str]:
         """Paragraphs, headings, lists and tables of an element as markdown blocks, in order.
@@ -135,7 +133,7 @@ class Markup:
                 loose = []
                 yield from self._block(child, name, depth)
             else:
-                loose.extend(self._child(child))
+                loose += self._child(child, name)
             loose.append(child.tail or "")
         yield from self._paragraph(loose)
 
@@ -249,7 +247,7 @@ def _tables_in(element: etree._Element) -> list[etree._Element]:
     """The table itself, or the first one among its alternatives, or all that it wraps."""
     if name_of(element) == "table":
         return [element]
-    return [node for node in element.iter() if name_of(node) == "table" and not _inside_table(node, element)]
+    return [node for node in element.iter("{*}table") if not _inside_table(node, element)]
 
 
 def _inside_table(node: etree._Element, top: etree._Element) -> bool:

@@ -53,13 +53,12 @@ def formula(element: etree._Element) -> str:
         `NO_FORMULA` for a picture without text.
     """
     text = ""
-    for node in element.iter():
+    for node in element.iter("{*}tex-math", "{*}math"):
         if name_of(node) == "tex-math":
             tex = "".join(str(piece) for piece in node.itertext())
             body = _PREAMBLE.search(tex)
             return " ".join((body[1] if body else tex).split())
-        if name_of(node) == "math" and not text:
-            text = mathml(node)
+        text = text or mathml(node)
     return text or NO_FORMULA
 
 

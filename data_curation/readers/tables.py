@@ -69,26 +69,26 @@ def _grid(
 
     A cell as wide as the table stands in its first column only: it heads the rows below.
     """
-    names = [spec.get("colname", "") for spec in table.iter() if name_of(spec) == "colspec"]
-    grid: dict[tuple[int, int], str] = {}
+    names = [spec.get("colname", "") for spec in table.iter("{*}colspec")]
+    grid: list[dict[int, str]] = [{} for _ in rows]
     width = 0
     alone: set[int] = set()
     for y, row in enumerate(rows):
         x = 0
         cells = [cell for cell in row if name_of(cell) in _CELLS]
         for cell in cells:
-            while (y, x) in grid:
+            while x in grid[y]:
                 x += 1
             text = inline(cell)
             across = _across(cell, names)
             down = _number(cell.get("rowspan")) or (_number(cell.get("morerows")) or 0) + 1
-            for dy in range(min(down, len(rows) - y)):
-                grid.update({(y + dy, x + dx): text for dx in range(across)})
+            for spanned in grid[y : y + down]:
+                spanned.update(dict.fromkeys(range(x, x + across), text))
             x += across
             width = max(width, x)
         if len(cells) == 1:
             alone.add(y)
-    full = [[grid.get((y, x), "") for x in range(width)] for y in range(len(rows))]
+    full = [[row.get(x, "") for x in range(width)] for row in grid]
     return [
         [row[0], *[""] * (width - 1)] if y in alone and len(set(row)) == 1 and width else row
         for y, row in enumerate(full)
@@ -97,7 +97,7 @@ def _grid(
 
 def _across(cell: etree._Element, names: list[str]) -> int:
     """Columns that a cell spans: `colspan`, or from `namest` to `nameend` of the column names."""
-    first, last = cell.get("namest", ""), cell.get("nameend", "")
+    first, last = cell.get("namest"), cell.get("nameend")
     if first in names and last in names:
         return max(names.index(last) - names.index(first) + 1, 1)
     return _number(cell.get("colspan")) or 1

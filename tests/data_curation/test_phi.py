@@ -4,12 +4,16 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_curation.curate import main
-from data_curation.phi import CLASSES, find, in_context, redact
+from data_curation.phi import CLASSES, detect, find, in_context, redact
 from meditron.config import CurateConfig, PhiConfig, Recipe, SourceConfig
 from meditron.config.recipe import resolve
 from meditron.errors import ConfigError
@@ -39,6 +43,22 @@ def test_precision_and_recall_on_the_written_cases() -> None:
     print(f"{len(CASES)} texts, precision {precision:.3f}, recall {recall:.3f}")
     assert precision >= MINIMUM_PRECISION, failures
     assert recall >= MINIMUM_RECALL, failures
+
+
+PIECES = [
+    *(text for text, _ in CASES),
+    *(piece for text, _ in CASES for piece in re.split(r"(?<=[ :])", text)),
+    *["\n", "\n\n", " ", "  ", "(", ".", "-", "x", "é", "İ", "ſ", "٣", "NCT", "AB12", "1", "0" * 20],
+]
+CASE = [str, str.upper, str.lower, str.title]
+
+
+@given(st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from(CASE)), max_size=40))
+def test_reading_only_the_lines_that_a_scan_finds_misses_nothing(pieces: list[tuple[str, Any]]) -> None:
+    text = "".join(change(piece) for piece, change in pieces)
+    found = find(text)
+    with patch.object(detect, "_lines", lambda scan, text: [(0, len(text))]):
+        assert found == find(text)
 
 
 def test_every_class_has_cases_and_most_texts_are_traps() -> None:
@@ -112,7 +132,16 @@ def test_an_identifier_at_the_border_of_an_excerpt_is_not_cut() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["a" * 300_000 + " @ " + "9" * 300_000, "Mr. Finch met Mrs. Poe. " * 20_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 300_000 + " @ " + "9" * 300_000,
+        "Mr. Finch met Mrs. Poe. " * 20_000,
+        "mrn" + " " * 300_000,
+        "LICENSE PLATE " * 30_000,
+        "SERIAL-" * 60_000,
+    ],
+)
 def test_long_texts_take_no_long_time(text: str) -> None:
     start = time.perf_counter()
     findings = find(text)
