@@ -27,7 +27,8 @@ from data_curation.executor import Report
 from data_curation.filters import DocumentFilter, build_filters, watched_filters
 from data_curation.ledger import Account, Ledger
 from data_curation.parts import PART_SCHEMA, PartWriter
-from data_curation.phi import CLASSES, Finding, find, in_context, redact
+from data_curation.phi import CLASSES, Finding, in_context, redact
+from data_curation.phi.names import find_with_names, load_analyzer
 from data_curation.plan import Chunk, Plan
 from data_curation.readers import BadRecord, RawDocument, read_source
 from data_curation.timing import timed
@@ -183,7 +184,8 @@ class LookForPatients(PipelineStep):  # type: ignore[misc]
         account: shared with the other steps of the same task.
 
     Raises:
-        ConfigError: a class is not known.
+        ConfigError: a class is not known, or the model of names is none.
+        EnvironmentMissingError: the model of names, or what runs it, is not here.
     """
 
     name = "look for patients"
@@ -191,16 +193,19 @@ class LookForPatients(PipelineStep):  # type: ignore[misc]
 
     def __init__(self, config: PhiConfig, account: Account) -> None:
         super().__init__()
-        self._action, self._account = config.action, account
+        self._action, self._account, self._names_model = config.action, account, config.names_model
         self._classes = frozenset(config.classes or CLASSES)
         for name in self._classes.difference(CLASSES):
             raise ConfigError(f"curate.phi.classes: no class is called {name!r}{suggest(name, CLASSES)}")
+        if config.names_model is not None:
+            load_analyzer(config.names_model)  # what is missing shows before the work starts
 
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield what stays, with placeholders where these are wanted."""
         for document in data:
             with self.track_time():
-                findings = [finding for finding in find(document.text) if finding.kind in self._classes]
+                found = find_with_names(document.text, self._names_model)
+                findings = [finding for finding in found if finding.kind in self._classes]
                 stays = not findings or self._stays(document, findings)
             if stays:
                 yield document

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data_curation.decontaminate.benchmarks import benchmark_files
+from data_curation.phi.names import model_files, model_version
 from data_curation.readers import suffixes
 from meditron.config import CurateConfig, SourceConfig
 from meditron.errors import ConfigError, InputError
@@ -144,6 +145,9 @@ def _key(config: CurateConfig, root: Path, chunks: list[Chunk], seed: int) -> st
     inputs += [(-1, path, str(path)) for path in benchmark_files(config.decontaminate.benchmarks, root)]
     if config.filters.classifier is not None and os.path.exists(config.filters.classifier):
         inputs.append((-1, Path(config.filters.classifier), config.filters.classifier))
+    if config.phi.names_model is not None:
+        inputs += [(-1, path, str(path)) for path in model_files(config.phi.names_model)]
+        digest.update(model_version(config.phi.names_model).encode())
     for index, path, name in inputs:
         status = os.stat(path)
         digest.update(f"{index}|{name}|{status.st_size}|{status.st_mtime_ns}\n".encode())

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from data_curation.mixture import CHARACTERS_PER_TOKEN
-from data_curation.phi import find, redact
-from meditron.config import CurateConfig
+from data_curation.phi import redact
+from data_curation.phi.names import find_with_names
+from meditron.config import CurateConfig, PhiConfig
 from meditron.files import atomic_write_text
 
 LENGTHS = (500, 2_000, 8_000, 32_000, 128_000)
@@ -54,7 +55,7 @@ def write_card(
         "splits": [split for split in ("train", "validation") if any((folder / split).glob("*.parquet"))],
         "length_names": _length_names(),
         "benchmarks": benchmarks,
-        "samples": _samples(folder, statistics),
+        "samples": _samples(folder, statistics, config.phi),
         "config": config,
     }
     for template, file in (("card.md.jinja", "README.md"), ("card.html.jinja", "card.html")):
@@ -93,14 +94,15 @@ def _length_names() -> list[str]:
     return [f"under {bounds[0]}", *inner, f"{bounds[-1]} and more"]
 
 
-def _samples(folder: Path, statistics: Mapping[str, Json]) -> dict[str, Json]:
+def _samples(folder: Path, statistics: Mapping[str, Json], phi: PhiConfig) -> dict[str, Json]:
     """The head of one training document of each source; what identifies a person is never shown."""
     samples = {}
+    model = None if phi.action == "off" else phi.names_model
     for name in statistics:
         files = sorted((folder / "train").glob(f"{name}-[0-9][0-9][0-9][0-9][0-9].parquet"))
         if files:
             with pq.ParquetFile(files[0]) as file:
                 batch = next(file.iter_batches(batch_size=1, columns=["id", "text"]))
             text = batch["text"][0].as_py()[:_EXCERPT]
-            samples[name] = {"id": batch["id"][0].as_py(), "text": redact(text, find(text))}
+            samples[name] = {"id": batch["id"][0].as_py(), "text": redact(text, find_with_names(text, model))}
     return samples

@@ -2,15 +2,15 @@
 
 Literature is full of numbers that look like identifiers: doses, ranges, trial registrations, dates of
 guidelines. So a number alone is never taken: it needs a check digit, an unmistakable form, or words before
-it that say whose it is. Names need a model and are found only after "Mr", "Mrs", "Ms" or where a form
-says "patient name:".
+it that say whose it is. Names need a model (`names.py`) and are found here only after "Mr", "Mrs", "Ms" or
+where a form says "patient name:".
 
 Hardly a line of literature holds what a pattern matches. So scans, each one search of a whole text, find the
 lines that may, and only these are read pattern by pattern.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, product
 from typing import NamedTuple
 
@@ -149,8 +149,13 @@ _REGISTERED = re.compile(r"\b(?:NCT|ISRCTN|PMID|PMC|doi|ACTRN|EudraCT|CAS|ISBN|I
 
 def find(text: str) -> list[Finding]:
     """Identifiers in a text, in order, none inside another."""
+    return in_order(_all(text))
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings by place; of those that overlap the first stays, of those that begin together the longest."""
     found: list[Finding] = []
-    for finding in sorted(_all(text), key=lambda finding: (finding.start, -finding.end)):
+    for finding in sorted(findings, key=lambda finding: (finding.start, -finding.end)):
         if not found or finding.start >= found[-1].end:
             found.append(finding)
     return found

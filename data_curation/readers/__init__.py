@@ -8,7 +8,19 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import zstandard
 
-from data_curation.readers import books, cnxml, grobid, jats, medline, medquad, pages, pdf, records, s2orc
+from data_curation.readers import (
+    books,
+    cnxml,
+    docling,
+    grobid,
+    jats,
+    medline,
+    medquad,
+    pages,
+    pdf,
+    records,
+    s2orc,
+)
 from data_curation.readers.base import (
     ARCHIVES,
     COMPRESSED,
@@ -40,6 +52,7 @@ READERS = {
     "cnxml": Reader(cnxml.read_cnxml, (".cnxml",)),
     "pdf": Reader(pdf.read_pdf, (".pdf",), ("seconds",)),
     "grobid": Reader(grobid.read_grobid, (".pdf",), ("url", "seconds")),
+    "docling": Reader(docling.read_docling, (".pdf",), ("seconds", "artifacts_path", "ocr")),
     "text": Reader(books.read_text, (".txt",), ("encoding",)),
     "gutenberg": Reader(books.read_gutenberg, (".txt",)),
     "wikitext": Reader(books.read_wikitext, (".txt", ".tokens", ".raw")),

@@ -120,6 +120,13 @@ class PhiConfig:
     placeholders such as `[EMAIL]` into the corpus; `drop` leaves such documents out."""
     classes: list[str] = field(default_factory=list)
     """Classes to look for, such as `EMAIL`, `DATE`; docs/curating.md lists them. Default: all."""
+    names_model: str | None = None
+    """Pipeline of spaCy, an installed package such as `en_core_web_lg` or a folder, with which presidio looks
+    for names of persons (needs the extra `presidio`). Default: names are found by their form only."""
+
+    def __post_init__(self) -> None:
+        sought = self.names_model is None or not self.classes or "NAME" in self.classes
+        require(sought, "curate.phi.names_model", self.names_model, "needs NAME among curate.phi.classes")
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,5 @@
 """The same recipe by other executors; SLURM is in tests/slurm."""
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -14,16 +13,14 @@ from data_curation.dedup import stages
 from data_curation.executor import Runner
 from data_curation.executor.local import LocalTasks
 from meditron.cli import main as meditron
-from meditron.config import CurateConfig, LaunchConfig, Recipe, SourceConfig
+from meditron.config import CurateConfig, DedupConfig, LaunchConfig, Recipe, SourceConfig
 from meditron.config.recipe import resolve
 from meditron.errors import ConfigError, DiskFullError, InputError, MeditronError
 
-NO_RAY = importlib.util.find_spec("ray") is None
 
-
-def write_sources(folder: Path) -> None:
-    """Three files of documents, some of which are near-duplicates across files."""
-    for file in range(3):
+def write_sources(folder: Path, files: int = 3) -> None:
+    """Files of documents, some of which are near-duplicates across files."""
+    for file in range(files):
         lines = []
         for number in range(12):
             words = [f"finding{(number % 9) * 1000 + place}" for place in range(200)]
@@ -48,6 +45,11 @@ def files_of(work: Path) -> dict[str, bytes]:
     return {str(path.relative_to(corpus)): path.read_bytes() for path in names}
 
 
+def tasks_of(work: Path, stage: str) -> int:
+    """How many tasks of a stage ran."""
+    return len(list((work / "logs/curate" / stage / "logs").iterdir()))
+
+
 @pytest.fixture
 def many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every stage has several tasks."""
@@ -56,25 +58,42 @@ def many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("many_tasks")
-@pytest.mark.parametrize(
-    ("executor", "workers"),
-    [
-        ("local", 2),
-        pytest.param(
-            "ray", 2, marks=[pytest.mark.slow, pytest.mark.skipif(NO_RAY, reason="ray is not installed")]
-        ),
-    ],
-)
-def test_every_executor_writes_the_same_corpus(executor: str, workers: int, tmp_path: Path) -> None:
+def test_workers_write_the_same_corpus(tmp_path: Path) -> None:
     write_sources(tmp_path)
     expected = curated(tmp_path, "one")
     assert b"near duplicate" in expected["duplicates.jsonl"]
-    assert curated(tmp_path, "other", executor=executor, workers=workers) == expected
-    logs = tmp_path / "other" / "logs" / "curate"
-    counts = {name: len(list((logs / name / "logs").iterdir())) for name in ("extract", "bands", "compare")}
-    assert counts["extract"] == 3
-    assert counts["bands"] > 1
-    assert counts["compare"] > 1
+    assert curated(tmp_path, "other", workers=2) == expected
+    assert tasks_of(tmp_path / "other", "extract") == 3
+    assert tasks_of(tmp_path / "other", "bands") > 1
+    assert tasks_of(tmp_path / "other", "compare") > 1
+
+
+@pytest.fixture
+def ray() -> Iterator[None]:
+    """No cluster that a shell names; and what is started here ends with the test."""
+    library = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield
+    library.shutdown()
+
+
+@pytest.mark.usefixtures("ray")
+def test_ray_writes_the_same_corpus(tmp_path: Path) -> None:
+    write_sources(tmp_path, files=2)
+    near = DedupConfig(near=False)  # every task is a process to start, which takes seconds
+    expected = curated(tmp_path, "one", dedup=near)
+    assert curated(tmp_path, "other", dedup=near, executor="ray", workers=2) == expected
+    assert tasks_of(tmp_path / "other", "extract") == tasks_of(tmp_path / "other", "publish") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray", "many_tasks")
+def test_ray_writes_the_same_corpus_in_every_stage(tmp_path: Path) -> None:
+    write_sources(tmp_path)
+    expected = curated(tmp_path, "one")
+    assert curated(tmp_path, "other", executor="ray", workers=2) == expected
+    assert tasks_of(tmp_path / "other", "bands") > 1
 
 
 class Fails(PipelineStep):  # type: ignore[misc]
