@@ -28,8 +28,8 @@ class ParallelConfig:
     """Also cut the activations between the tensor-parallel matrices along the sequence; saves memory
     where `tensor_model_parallel_size` is above 1."""
     distributed_optimizer: bool = True
-    """Share out the optimizer's states over the data-parallel processes (ZeRO stage 1). Of the engine
-    `megatron`; for the other see `pretrain.deepspeed.zero_stage`."""
+    """Share out the optimizer's states over the data-parallel processes (ZeRO stage 1), where there are
+    several. Of the engine `megatron`; for the other see `pretrain.deepspeed.zero_stage`."""
     overlap_grad_reduce: bool = False
     """Sum gradients over the data-parallel processes while the backward pass goes on, a bucket at a time."""
     overlap_param_gather: bool = False
