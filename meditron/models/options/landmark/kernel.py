@@ -9,7 +9,7 @@ Shapes: B batch, H query heads, G key/value heads, T slots, D head width, P slot
 """
 # The language inside the kernels is Triton's, whose values have no Python type.
 # ruff: noqa: ANN001, ANN202
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,import-not-found,untyped-decorator"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 
 from typing import Any
 
