@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -159,7 +160,7 @@ def read_manifest(
     if check_files != "none":
         paths = [folder / name for name in manifest.files]
         with ThreadPoolExecutor() as pool:
-            list(pool.map(_check_file, paths, manifest.files.values(), [check_files] * len(paths)))
+            list(pool.map(_check_file, paths, manifest.files.values(), repeat(check_files)))
     return manifest
 
 

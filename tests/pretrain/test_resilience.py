@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from meditron.errors import ConfigError
 from meditron.runs import RunFolder
 from pretrain.data import TrainingData
 from pretrain.engines.megatron import MegatronEngine
+from pretrain.engines.writing import MegatronWriting
 from pretrain.main import main
 from pretrain.spikes import robust_zscore
 from pretrain.stragglers import Stragglers
@@ -78,6 +80,7 @@ def test_a_leap_goes_back_and_leaves_its_samples_out(leaping: Recipe) -> None:
 
 HANG = """
 import time
+from itertools import chain
 from pathlib import Path
 from pretrain import watchdog
 watchdog.GRACE_SECONDS = 0.0
@@ -137,6 +140,37 @@ def test_saving_in_the_background_changes_nothing(recipe: Recipe, tmp_path: Path
     assert losses(recipe) == curve
     assert {step: file_hashes(recipe, step) for step in (2, 4, 6, 8)} == hashes
     assert [r["path"][-1] for r in events(recipe, "checkpoint")] == ["2", "4", "6", "8"]
+
+
+def test_what_is_written_in_the_background_shares_no_memory_with_training(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live: set[int] = set()
+    written: set[int] = set()
+    save, write = MegatronEngine.save, MegatronWriting._write
+
+    def watched_save(self: MegatronEngine, folder: Path, *, background: bool) -> Any:
+        for part in self._optimizer.chained_optimizers:
+            states = [state.values() for state in part.optimizer.state.values()]
+            live.update(address(tensor) for tensor in chain(*states, part.get_parameters()))
+        live.update(address(tensor) for chunk in self._chunks for tensor in chunk.parameters())
+        return save(self, folder, background=background)
+
+    def watched_write(self: MegatronWriting, transforms: Any, buckets: Any, results: Any) -> None:
+        written.update(address(tensor) for _, _, (_, tensors) in buckets for _, tensor in tensors)
+        write(self, transforms, buckets, results)
+
+    monkeypatch.setattr(MegatronEngine, "save", watched_save)
+    monkeypatch.setattr(MegatronWriting, "_write", watched_write)
+    recipe.pretrain.train_steps = 1
+    recipe.pretrain.checkpoint.async_save = True
+    assert main(recipe) == 0
+    assert len(written) > 10
+    assert not written & live
+
+
+def address(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def test_some_checkpoints_stay_for_good_and_half_written_ones_go(recipe: Recipe) -> None:
