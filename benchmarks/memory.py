@@ -1,9 +1,9 @@
 """Memory of a training process as `meditron doctor` reckons it, against what the allocator hands out on CPUs.
 
 Usage: python benchmarks/memory.py [--size small|20m] [--json]
-Two data-parallel processes of each engine, ZeRO stage by stage: the most that is in use within two steps of
-two micro-batches, over what was in use before the engine was made. tests/integration/test_memory.py runs the
-small size.
+Two processes of each engine, layout by layout and ZeRO stage by stage: the most that is in use within two
+steps of two micro-batches, over what was in use before the engine was made. tests/integration/test_memory.py
+runs the small size.
 """
 
 import argparse
@@ -54,28 +54,42 @@ SIZES = {
         tie_word_embeddings=True,
     ),
 }
+TENSOR, PIPELINE = {"tensor_model_parallel_size": 2}, {"pipeline_model_parallel_size": 2}
 WAYS: dict[str, dict[str, Any]] = {
-    "megatron, plain": {"parallel": {"distributed_optimizer": False}},
-    "megatron, distributed optimizer": {},
-    **{f"deepspeed, ZeRO {stage}": {"engine": "deepspeed", "zero_stage": stage} for stage in range(4)},
+    "megatron, DP2, plain": {"data_parallel_size": 2, "distributed_optimizer": False},
+    "megatron, DP2, distributed optimizer": {"data_parallel_size": 2},
+    "megatron, TP2": TENSOR,
+    "megatron, TP2, sequence parallel": {**TENSOR, "sequence_parallel": True},
+    "megatron, PP2": PIPELINE,
+    "megatron, PP2, two virtual stages": {**PIPELINE, "virtual_pipeline_model_parallel_size": 2},
+    **{f"deepspeed, ZeRO {stage}": {"zero_stage": stage} for stage in range(4)},
 }
 
 
-def config_of(way: dict[str, Any], precision: Any) -> PretrainConfig:
-    engine = way.get("engine", "megatron")
-    zero = (
-        DeepSpeedConfig(zero_stage=way["zero_stage"], overlap_comm=False)
-        if "zero_stage" in way
-        else DeepSpeedConfig()
-    )
+def configs() -> Iterator[tuple[str, PretrainConfig]]:
+    """Names and settings of all that is measured: two micro-batches each."""
+    for name, way in WAYS.items():
+        for precision in ("fp32", "bf16"):
+            if (way.get("zero_stage"), precision) == (0, "bf16"):
+                continue  # refused
+            for recompute in ("none", "selective", "full"):
+                if recompute == "selective" and "zero_stage" in way:
+                    continue  # refused
+                yield name, config_of(way, precision, recompute)
+
+
+def config_of(way: dict[str, Any], precision: Any, recompute: Any) -> PretrainConfig:
+    is_deepspeed = "zero_stage" in way
+    parallel = ParallelConfig(data_parallel_size=2) if is_deepspeed else ParallelConfig(**way)
     return PretrainConfig(
-        engine=engine,
-        deepspeed=zero,
+        engine="deepspeed" if is_deepspeed else "megatron",
+        deepspeed=DeepSpeedConfig(**way, overlap_comm=False) if is_deepspeed else DeepSpeedConfig(),
         sequence_length=256,
         micro_batch_size=1,
-        global_batch_size=4,
+        global_batch_size=2 * parallel.data_parallel_size,
         precision=precision,
-        parallel=ParallelConfig(data_parallel_size=2, **way.get("parallel", {})),
+        recompute=recompute,
+        parallel=parallel,
     )
 
 
@@ -112,7 +126,14 @@ def groups(config: PretrainConfig) -> Iterator[None]:
         return
     from megatron.core import parallel_state
 
-    set_up_megatron(1, 1, 0, 5)
+    layout = config.parallel
+    set_up_megatron(
+        layout.tensor_model_parallel_size,
+        layout.pipeline_model_parallel_size,
+        0,
+        5,
+        layout.virtual_pipeline_model_parallel_size,
+    )
     yield
     parallel_state.destroy_model_parallel()
 
@@ -120,18 +141,15 @@ def groups(config: PretrainConfig) -> Iterator[None]:
 def work(size: str) -> None:
     """One of two processes: a line of JSON for each way and precision."""
     join_group(5)
-    for name, way in WAYS.items():
-        for precision in ("fp32", "bf16"):
-            if (way.get("zero_stage"), precision) == (0, "bf16"):
-                continue  # refused
-            config = config_of(way, precision)
-            needs = estimate(SIZES[size], MODEL, config)
-            with contextlib.redirect_stdout(io.StringIO()), groups(config):
-                measured = measure(SIZES[size], config)
-            row = {"way": name, "precision": precision, "measured": measured, "together": needs.rank_bytes}
-            row |= {name: getattr(needs, name) for name in ("weights", "gradients", "optimizer")}
-            row |= {name: getattr(needs, name) for name in ("buffers", "activations")}
-            print(json.dumps(row), flush=True)
+    for way, config in configs():
+        needs = estimate(SIZES[size], MODEL, config)
+        with contextlib.redirect_stdout(io.StringIO()), groups(config):
+            measured = measure(SIZES[size], config)
+        row = {"way": way, "precision": config.precision, "recompute": config.recompute}
+        row |= {"measured": measured, "together": needs.rank_bytes}
+        row |= {name: getattr(needs, name) for name in ("weights", "gradients", "optimizer")}
+        row |= {name: getattr(needs, name) for name in ("buffers", "activations")}
+        print(json.dumps(row), flush=True)
     dist.barrier()
 
 
@@ -169,7 +187,7 @@ def main() -> None:
             print(json.dumps(row))
             continue
         sizes = ("weights", "gradients", "optimizer", "buffers", "activations", "together", "measured")
-        cells = [row["way"], row["precision"], *(f"{row[name] / 1e6:.1f}" for name in sizes)]
+        cells = [row["way"], row["precision"], row["recompute"], *(f"{row[name] / 1e6:.1f}" for name in sizes)]
         print(f"| {' | '.join(cells)} | {row['together'] / row['measured']:.2f} |")
 
 
