@@ -55,5 +55,5 @@ def save(
             write_manifest(aside, kind="checkpoint", counts=progress, **identity)
             check_writer()
     if accelerator.is_main_process:
-        prune(folder, keep)
+        prune(folder, progress["step"], keep)
     return path

@@ -22,7 +22,7 @@ def activation_bytes(architecture: Architecture, model: ModelConfig, config: Pre
     whole, head = layer_bytes(architecture, config), head_bytes(architecture, model, config)
     kept = _layer_input_bytes(architecture, config) if config.recompute == "full" else whole
     again = whole if config.recompute == "full" else 0
-    passes = min(stages, config.num_microbatches) * _interleaving(config)
+    passes = min(stages * _interleaving(config), config.num_microbatches)
     first = passes * layers * kept + again
     last = layers * kept + max(again, head) if again else layers * kept + head
     return int(max(first, last) if stages > 1 else last)

@@ -29,12 +29,13 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step_"))
 
 
-def prune(folder: Path, keep: int, keep_every: int = 0) -> None:
+def prune(folder: Path, step: int, keep: int, keep_every: int = 0) -> None:
     """Remove what is older than the newest `keep` checkpoints; 0 keeps all.
 
-    Those of steps that are multiples of `keep_every` stay for good; 0 excepts none.
+    The one of `step`, just saved, is the newest: those of later steps are damaged, as the run went on from
+    before them. Those of steps that are multiples of `keep_every` stay for good; 0 excepts none.
     """
-    for old in saved(folder)[keep:] if keep else []:
+    for old in [path for path in saved(folder) if step_of(path) <= step][keep:] if keep else []:
         if not keep_every or step_of(old) % keep_every:
             _remove(old)
 

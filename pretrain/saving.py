@@ -113,7 +113,7 @@ class Saver:
                 fsync_tree(pending.aside)
                 self.check_writer()
                 _replace(pending.aside, pending.path)
-            checkpoints.prune(self.folder, self.config.keep, self.config.keep_every)
+            checkpoints.prune(self.folder, pending.counts["step"], self.config.keep, self.config.keep_every)
         return time.perf_counter() - pending.began
 
     def _pending_stall(self, began: float) -> None:

@@ -167,6 +167,7 @@ class DeepSpeedEngine:
             "gradient_clipping": config.optimizer.clip_grad,
             "bf16": {"enabled": config.precision == "bf16"},
             "data_types": {"grad_accum_dtype": "fp32"} if zero.zero_stage else {},
+            "communication_data_type": "fp32",  # gradients would be summed over processes in bf16
             "zero_optimization": optimization,
             "zero_force_ds_cpu_optimizer": False,
             "zero_allow_untested_optimizer": True,

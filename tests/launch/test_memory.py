@@ -117,6 +117,9 @@ def test_layouts_cut_it() -> None:
     assert needs(pipeline_model_parallel_size=4) == pytest.approx(whole, rel=0.05)
     interleaved = needs(pipeline_model_parallel_size=4, virtual_pipeline_model_parallel_size=2)
     assert interleaved == pytest.approx(needs(pipeline_model_parallel_size=4) * (1 + 3 / 8), rel=0.01)
+    # There is no more to hold than all micro-batches.
+    few = needs(pipeline_model_parallel_size=4, virtual_pipeline_model_parallel_size=2, data_parallel_size=16)
+    assert few == needs(pipeline_model_parallel_size=4, data_parallel_size=16)
 
 
 def config_of(batch: int) -> PretrainConfig:
