@@ -184,7 +184,7 @@ def _plan_row(plan: Plan, seconds: float) -> tuple[str, ...]:
 
 def _time(recipe: Recipe, needs: Estimate) -> tuple[str, str]:
     peak, world_size = recipe.pretrain.peak_flops, recipe.pretrain.parallel.world_size
-    if peak is None:
+    if peak is None or isinstance(peak, str):
         return "unknown", "declare pretrain.peak_flops, FLOP/s of a device"
     hours = needs.seconds(peak, world_size) / 3600
     text = f"{hours * 60:,.1f} min" if hours < 2 else f"{hours:,.1f} h"

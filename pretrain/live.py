@@ -111,7 +111,7 @@ class View:
             f"{record['tokens_per_second']:,.0f} tokens/s   {record['flops_per_second'] / 1e12:,.3g} TFLOP/s"
         )
         if record["mfu"] is None:
-            return f"{flops}   MFU: declare peak_flops"
+            return f"{flops}   MFU: set peak_flops"
         return f"{flops}   MFU {record['mfu']:.1%} of {record['peak_flops'] / 1e12:,.4g}"
 
     def _left(self) -> str:

@@ -85,7 +85,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.stragglers = Stragglers(self.engine.device)
-        self.peak_flops = metrics.peak_flops(self.config)
+        self.peak_flops = metrics.peak_flops(self.config, self.engine.device)
         self.saver = Saver(
             folder=self.run.checkpoints,
             config=self.config.checkpoint,

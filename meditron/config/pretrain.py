@@ -293,9 +293,10 @@ class PretrainConfig:
     to `<run_dir>/tensorboard`; the others take their address and account from their own settings."""
     tracker_project: str = "meditron"
     """Project of wandb and trackio; the run is called after the last two parts of `run_dir`."""
-    peak_flops: float | None = None
-    """Dense FLOP/s of one device at `precision`, the denominator of MFU. Default: the data sheet's value
-    of a known GPU; on others MFU is not reported."""
+    peak_flops: float | Literal["measured"] | None = None
+    """Dense FLOP/s of one device at `precision`, the denominator of MFU: a number, or `measured`, the fastest
+    matrix product seen when training starts, all processes at once. Default: the data sheet's value of a
+    known GPU (at fp8 that of fp8); on others MFU is not reported."""
     timeout_minutes: float = 30.0
     """Longest wait for the other processes before the run fails."""
 

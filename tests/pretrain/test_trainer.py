@@ -448,3 +448,12 @@ def test_other_shapes_go_through_unchanged(settings: dict[str, Any], recipe: Rec
     with torch.no_grad():
         logits = plain(tokens).logits
     assert np.allclose(logits, parity.huggingface_logits(str(recipe.export.output), tokens), atol=1e-5)
+
+
+def test_mfu_is_of_the_peak_that_was_measured(recipe: Recipe) -> None:
+    recipe.pretrain.train_steps, recipe.pretrain.peak_flops = 3, "measured"
+    assert main(recipe) == 0
+    for record in steps(recipe):
+        assert record["peak_flops"] > 1e8
+        assert record["mfu"] == pytest.approx(record["flops_per_second"] / record["peak_flops"])
+        assert 0 < record["mfu"] < 1

@@ -64,7 +64,7 @@ def test_what_is_not_finite_or_unknown_is_shown_too() -> None:
     view.log("step", 1, {**STEP, "loss": "nan", "grad_norm": "inf", "mfu": None, "skipped": True})
     text = "\n".join(shown(view))
     assert "nan" in text
-    assert "declare peak_flops" in text
+    assert "set peak_flops" in text
     assert "step 1: skipped" in text
 
 
