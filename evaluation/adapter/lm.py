@@ -12,6 +12,7 @@ from lm_eval.models.huggingface import HFLM
 
 from evaluation.adapter.cache import AnswerCache, Value
 from evaluation.adapter.generate import Prompt, Writer
+from evaluation.adapter.memory import MemoryScorer
 from evaluation.adapter.score import Request, RowScorer, Scorer, TreeScorer
 from evaluation.adapter.tree import Ids
 from evaluation.adapter.vllm import VllmScorer, VllmWriter
@@ -231,7 +232,8 @@ class MeditronLM(HFLM):  # type: ignore[misc]
     def _scorer(self) -> Scorer:
         if self.loaded.engine is not None:
             return VllmScorer(self.loaded.engine)
-        kind = TreeScorer if self._is_plain else RowScorer
+        chunked = hasattr(self.loaded.model.base_model, "chunk_end")
+        kind = TreeScorer if self._is_plain else MemoryScorer if chunked else RowScorer
         return kind(self.loaded.model, self.batch_tokens)
 
 

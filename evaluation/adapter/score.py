@@ -1,7 +1,7 @@
 """Log-likelihoods of answers after their prompts. Shapes: T tokens of a pass, P tokens of the cached prefix,
 N positions that are scored, H width, V vocabulary."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -191,37 +191,48 @@ class RowScorer:
         self._groups: dict[bytes, list[int]] = {}
         for index, request in enumerate(requests):
             self._groups.setdefault(request.ids.tobytes(), []).append(index)
-        return sum(len(requests[group[0]].ids) for group in self._groups.values())
+        return sum(map(self._length, self._groups.values()))
 
     def scores(self, advance: Advance) -> Iterator[list[tuple[int, Score]]]:
         """Longest sequences first, so that memory runs out at once or never."""
-        groups = sorted(self._groups.values(), key=lambda group: -len(self._requests[group[0]].ids))
-        begin = 0
-        while begin < len(groups):
-            longest = len(self._requests[groups[begin][0]].ids)
-            batch = groups[begin : begin + max(self._batch_tokens // longest, 1)]
+        for batch, longest in self._batches(self._groups.values()):
             yield self._pass(batch, longest)
-            advance(sum(len(self._requests[group[0]].ids) for group in batch))
-            begin += len(batch)
+            advance(sum(self._length(group) for group in batch))
+
+    def _length(self, group: list[int]) -> int:
+        return len(self._requests[group[0]].ids)
+
+    def _batches(self, groups: Iterable[list[int]]) -> Iterator[tuple[list[list[int]], int]]:
+        """Groups that fit in one pass, and the length of their longest."""
+        waiting = sorted(groups, key=self._length, reverse=True)
+        while waiting:
+            longest = self._length(waiting[0])
+            count = max(self._batch_tokens // longest, 1)
+            yield waiting[:count], longest
+            del waiting[:count]
 
     @torch.inference_mode()
-    def _pass(self, batch: list[list[int]], longest: int) -> list[tuple[int, Score]]:
-        ids_BT = torch.zeros(len(batch), longest, dtype=torch.long)
-        mask_BT = torch.zeros(len(batch), longest, dtype=torch.long)
+    def _pass(
+        self, batch: list[list[int]], longest: int, memory: Any = None, read: int = 0  # noqa: ANN401
+    ) -> list[tuple[int, Score]]:  # fmt: skip
+        """One forward pass over what follows the first `read` tokens, which the memory holds."""
+        ids_BT = torch.zeros(len(batch), longest - read, dtype=torch.long)
+        mask_BT = torch.zeros_like(ids_BT)
         for row, group in enumerate(batch):
-            ids = self._requests[group[0]].ids
+            ids = self._requests[group[0]].ids[read:]
             ids_BT[row, : len(ids)] = torch.as_tensor(ids.astype(np.int64))
             mask_BT[row, : len(ids)] = 1
         device = self._model.device
-        logits_BTV = self._model(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device)).logits
+        settings = {} if memory is None else {"past_key_values": memory, "use_cache": True}
+        out = self._model(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device), **settings)
         return [
-            (index, self._score(logits_BTV[row], self._requests[index]))
+            (index, self._score(out.logits[row], self._requests[index], read))
             for row, group in enumerate(batch)
             for index in group
         ]
 
-    def _score(self, logits_TV: torch.Tensor, request: Request) -> Score:
-        logits_NV = logits_TV[request.first_scored : len(request.ids)].float()
+    def _score(self, logits_TV: torch.Tensor, request: Request, read: int) -> Score:
+        logits_NV = logits_TV[request.first_scored - read : len(request.ids) - read].float()
         targets_N = torch.as_tensor(request.targets.astype(np.int64), device=logits_NV.device)
         logprobs_N = logits_NV.log_softmax(-1).gather(1, targets_N[:, None])
         greedy = bool((logits_NV.argmax(-1) == targets_N).all())

@@ -85,7 +85,7 @@ def build_tree(sequences: Sequence[Ids]) -> Node:
 def _subtree(sequences: Sequence[Ids], order: list[int], start: int) -> Node:
     """Node of sorted sequences that agree up to `start`: the tokens they go on sharing, then branches."""
     first, last = sequences[order[0]], sequences[order[-1]]
-    end = start + _common(first[start:], last[start:])  # in sorted order the two ends agree least
+    end = start + common_length(first[start:], last[start:])  # in sorted order the two ends agree least
     node = Node(tokens=first[start:end], start=start, sequences=order)
     for group in _by_token(sequences, order, end):
         node.children.append(_subtree(sequences, group, end))
@@ -93,7 +93,8 @@ def _subtree(sequences: Sequence[Ids], order: list[int], start: int) -> Node:
     return node
 
 
-def _common(one: Ids, other: Ids) -> int:
+def common_length(one: Ids, other: Ids) -> int:
+    """Tokens that two sequences begin with alike."""
     length = min(len(one), len(other))
     differs = np.flatnonzero(one[:length] != other[:length])
     return int(differs[0]) if len(differs) else length

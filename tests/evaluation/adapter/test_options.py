@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.adapter.score import RowScorer
+from evaluation.adapter.memory import MemoryScorer
+from evaluation.adapter.score import Request, RowScorer
 from evaluation.main import main
 from meditron.config import (
     EvaluateConfig,
@@ -59,12 +60,16 @@ def landmark_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_likelihoods_are_those_of_the_model_at_any_batch_size(landmark_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("window", [32, 37])  # chunks of two blocks, and of two and a half
+def test_likelihoods_are_those_of_the_model_at_any_batch_size(
+    landmark_folder: Path, tmp_path: Path, window: int
+) -> None:
     answers = []
     for batch_tokens in (16, 200, 4096):
         lm = make_lm(landmark_folder, tmp_path / str(batch_tokens), batch_tokens=batch_tokens)
         assert isinstance(lm.loaded.model, LandmarkLlamaForCausalLM)
-        assert isinstance(lm._scorer(), RowScorer)
+        assert isinstance(lm._scorer(), MemoryScorer)
+        lm.loaded.model.config.landmark_window = window
         answers.append([value for value, _ in lm.loglikelihood(instances()[:24])])
     expected = []
     for instance in instances()[:24]:
@@ -76,6 +81,27 @@ def test_likelihoods_are_those_of_the_model_at_any_batch_size(landmark_folder: P
         )
     for own in answers:
         np.testing.assert_allclose(own, expected, atol=1e-4)
+
+
+def test_what_inputs_share_is_read_once(landmark_folder: Path, tmp_path: Path) -> None:
+    lm = make_lm(landmark_folder, tmp_path)
+    asked = []
+    for end in range(6):
+        ids = np.arange(1, 120, dtype=np.int32)
+        ids[100 + end :] += end + 1
+        asked.append(Request(ids=ids, targets=np.array([7], np.int32)))
+    asked.append(Request(ids=np.arange(2, 20, dtype=np.int32), targets=np.array([7], np.int32)))  # fits
+    scores, costs = [], []
+    for kind in (RowScorer, MemoryScorer):
+        scorer, done = kind(lm.loaded.model, 500), []
+        costs.append(scorer.plan(asked))
+        found = dict(item for part in scorer.scores(done.append) for item in part)
+        assert sum(done) == costs[-1]
+        scores.append([found[number].logprob for number in range(len(asked))])
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
+    shared = lm.loaded.model.base_model.chunk_end(100, 119)
+    assert 80 < shared <= 100
+    assert costs == [6 * 119 + 18, shared + 6 * (119 - shared) + 18]
 
 
 def test_it_writes_with_its_own_memory(landmark_folder: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ Shapes: B rows, H query heads, G key/value heads, Q queries of a row, N kept blo
 C blocks of the chunk, P slots of a block, D head width.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,13 @@ class LandmarkMemory:
     def get_max_cache_shape(self, layer_idx: int = 0) -> int:
         """No limit, in the words of transformers."""
         return -1
+
+    def repeated(self, rows: int) -> "LandmarkMemory":
+        """A copy of a memory of one row, for `rows` that go on in their own ways."""
+        copied = copy(self)
+        copied.layers = [copy(layer) for layer in self.layers]
+        copied.reorder_cache(torch.zeros(rows, dtype=torch.long))
+        return copied
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Rows become those of `beam_idx`."""

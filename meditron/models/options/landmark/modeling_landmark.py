@@ -140,23 +140,59 @@ class LandmarkLlamaModel(LlamaModel):  # type: ignore[no-untyped-call]
         tail_B = torch.tensor(tails, device=input_ids.device)
         size = config.landmark_block_size
         slots = lay_out(input_ids, mask_BS, tail_B, size, config.landmark_token_id)
-        fits = slots.ids.shape[1] <= config.landmark_window or self.training or config.landmark_dense
-        if memory is None and fits:
-            hidden = self._pass(slots.ids, None)
+        if memory is None:
+            hidden = self._forget(slots)
         else:
-            hidden = self._read(slots, self.new_memory() if memory is None else memory)
-        if memory is not None:
+            hidden = self._read(slots, memory)
             memory.tokens += input_ids.shape[1]
         place = slots.slot_of[..., None].expand(-1, -1, hidden.shape[-1])
         cache: Any = memory
         return BaseModelOutputWithPast(last_hidden_state=hidden.gather(1, place), past_key_values=cache)
 
+    def _forget(self, slots: Slots) -> Tensor:
+        """Each row as if it were alone: whole where it fits the window, else through a memory of its own."""
+        whole_B = slots.counts <= self.config.landmark_window
+        if self.training or self.config.landmark_dense or whole_B.all():
+            return self._pass(slots.ids, None)
+        hidden = self.embed_tokens.weight.new_zeros(*slots.ids.shape, self.config.hidden_size)
+        for rows_B in (whole_B, ~whole_B):
+            if rows_B.any():
+                length = int(slots.counts[rows_B].max())
+                own = Slots(slots.ids[rows_B, :length], slots.counts[rows_B], slots.slot_of[rows_B])
+                read = self._pass(own.ids, None) if rows_B is whole_B else self._read(own, self.new_memory())
+                hidden[rows_B, :length] = read
+        return hidden
+
+    @property
+    def _room(self) -> int:
+        """Slots of a chunk and of the unfinished block before it."""
+        config = self.config
+        return config.landmark_window - (config.landmark_top_k + 1) * (config.landmark_block_size + 1)
+
+    def chunk_end(self, tokens: int, length: int) -> int:
+        """The last place among the first `tokens` of `length` where a chunk ends; 0 where none does.
+
+        The input is read the same if what is before that place was read earlier. One that fits the window
+        has no chunks.
+        """
+        size, end, start = self.config.landmark_block_size, 0, 0
+        if self.config.landmark_dense or length + length // size <= self.config.landmark_window:
+            return 0
+        while True:
+            start += self._room - start % (size + 1)
+            regular = start - start // (size + 1)
+            if regular > tokens:
+                return end
+            if start % (size + 1) != size:  # else its landmark, which comes with the last token, is cut off
+                end = regular
+
     def _read(self, slots: Slots, memory: LandmarkMemory) -> Tensor:
         """All slots in chunks, each of which fits the trained window with what it retrieves."""
-        config, outputs, start = self.config, [], 0
-        room = config.landmark_window - (memory.top_k + 1) * memory.block
+        outputs, start, room = [], 0, self._room
         while start < slots.ids.shape[1]:
-            stop = start + room - max(memory.tails, default=0)
+            # Of the rows that go on, so that no row's chunks depend on where another one ends.
+            left = zip(memory.tails, slots.counts.tolist(), strict=False)
+            stop = start + room - max((tail for tail, count in left if count > start), default=0)
             ids_BT = slots.ids[:, start:stop]
             memory.begin((slots.counts - start).clamp(0, ids_BT.shape[1]), self.embed_tokens.weight)
             outputs.append(self._pass(ids_BT, memory))

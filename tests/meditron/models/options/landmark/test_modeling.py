@@ -64,12 +64,14 @@ def test_while_all_blocks_are_retrieved_memory_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("length", [12, 60])
-def test_padding_does_not_matter(model: LandmarkLlamaForCausalLM, side: str, length: int) -> None:
+@pytest.mark.parametrize(("length", "short", "shorter"), [(12, 5, 9), (60, 5, 9), (60, 21, 41)])
+def test_padding_does_not_matter(
+    model: LandmarkLlamaForCausalLM, side: str, length: int, short: int, shorter: int
+) -> None:
     ids, mask = tokens(3, length), torch.ones(3, length, dtype=torch.long)
-    rows = [slice(None), slice(5, None), slice(9, None)]
+    rows = [slice(None), slice(short, None), slice(shorter, None)]
     if side == "right":
-        rows = [slice(None), slice(-5), slice(-9)]
+        rows = [slice(None), slice(-short), slice(-shorter)]
     for row, kept in enumerate(rows):
         mask[row] = 0
         mask[row, kept] = 1
