@@ -167,7 +167,8 @@ class LandmarkLlamaModel(LlamaModel):  # type: ignore[no-untyped-call]
     def _room(self) -> int:
         """Slots of a chunk and of the unfinished block before it."""
         config = self.config
-        return config.landmark_window - (config.landmark_top_k + 1) * (config.landmark_block_size + 1)
+        retrieved = (config.landmark_top_k + 1) * (config.landmark_block_size + 1)
+        return int(config.landmark_window - retrieved)
 
     def chunk_end(self, tokens: int, length: int) -> int:
         """The last place among the first `tokens` of `length` where a chunk ends; 0 where none does.
