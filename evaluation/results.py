@@ -184,8 +184,9 @@ def accuracy(samples: Sequence[Record]) -> Record:
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, whole or not at all."""
     with atomic_write(path) as handle:
-        for record in records:
-            handle.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        for record in records:  # half surrogates stay the escapes that JSON has for them
+            line = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace")
+            handle.write(line + b"\n")
 
 
 def bad_record(task: str, bad: Bad) -> Record:

@@ -33,7 +33,8 @@ class AnswerCache:
     def read(self) -> None:
         """Read the files of all processes; a line that a kill cut short is left out."""
         for file in sorted(self.path.parent.glob("*.jsonl")):
-            for line in file.read_text(errors="replace").splitlines():
+            # `splitlines` would also cut at U+2028 and the like, which files of earlier versions hold raw.
+            for line in file.read_bytes().split(b"\n"):
                 try:
                     record = json.loads(line)
                     self._values[record["key"]] = record["value"]
@@ -57,7 +58,7 @@ class AnswerCache:
         lines = []
         for key, value in answers:
             self._values[key] = dict(value)
-            lines.append(json.dumps({"key": key, "value": value}, ensure_ascii=False) + "\n")
+            lines.append(json.dumps({"key": key, "value": value}) + "\n")  # ASCII: half surrogates as well
         if not lines:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from evaluation.adapter.vllm import VllmScorer, VllmWriter
 from evaluation.model import LoadedModel
 from evaluation.quiet import quiet
 from evaluation.team import Team
+from meditron.errors import InputError
 from meditron.progress import progress
 
 TREE_MODELS = ("llama",)
@@ -133,9 +134,14 @@ class MeditronLM(HFLM):  # type: ignore[misc]
         if self._team.size > 1:
             self._team.wait()
             self._answers.read()
-        found = [self._answers.get(key) for key in keys]
-        assert None not in found, "a process left out a part of its work"
-        return [value for value in found if value is not None]
+        known = (self._answers.get(key) for key in keys)
+        found = [value for value in known if value is not None]
+        if len(found) < len(keys):
+            raise InputError(
+                f"{self._answers.path.parent}: lacks {len(keys) - len(found):,} answers that other processes "
+                "computed; put evaluate.output on a file system that all of them share"
+            )
+        return found
 
     def _request(self, what: Any, context: list[int], continuation: list[int]) -> Request:  # noqa: ANN401
         everything = context + continuation
