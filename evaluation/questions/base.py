@@ -211,8 +211,10 @@ def without_letters(options: Sequence[str]) -> tuple[str, ...]:
     return tuple(option[match.end() :].strip() for option, match in zip(options, found, strict=True) if match)
 
 
-def index_of(answer: Any, options: Sequence[str], first: int = 1) -> int:  # noqa: ANN401
+def index_of(answer: Any, options: Sequence[str], first: int = 1, *, is_place: bool = False) -> int:  # noqa: ANN401
     """Index of the right option, named by a letter, a number counted from `first`, or its text.
+
+    An option's text may itself be a letter or a number; `is_place` says that the answer then is none.
 
     Raises:
         ValueError: it names none of them.
@@ -222,7 +224,7 @@ def index_of(answer: Any, options: Sequence[str], first: int = 1) -> int:  # noq
     if isinstance(answer, int):
         return _within(answer - first, options, answer)
     text = str(answer).strip()
-    if text in options:
+    if text in options and not is_place:
         return list(options).index(text)
     if len(text) == 1 and text.upper() in LETTERS:
         return _within(LETTERS.index(text.upper()), options, answer)

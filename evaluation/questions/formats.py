@@ -1,7 +1,7 @@
 """The forms of question files, one function each."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,15 @@ PUBMEDQA_LABELS = ("yes", "no", "maybe")
 
 @register_format("medqa", json_records)
 def parse_medqa(where: str, record: Any, file: QuestionFile) -> Question:  # noqa: ANN401
-    """MedQA (arXiv 2009.13081): `options` as a mapping of letters or a list; `answer_idx`, or `answer` as a
-    letter or as the text of the right option."""
+    """MedQA (arXiv 2009.13081): `options` as a mapping of letters or a list; `answer_idx` as a letter or
+    number, `answer` as one or as the text of the right option. Where both are there, they must agree."""
     question = text_of(record, "question")
     options = _medqa_options(record.get("options"))
-    answer = record.get("answer_idx") or record.get("answer")
     return Question(
         id=where,
         question=question,
         options=options,
-        answer=index_of(answer, options),
+        answer=_medqa_answer(record, options, file.config.first_answer),
         subject=str(record.get("validated_category") or record.get("meta_info") or ""),
     )
 
@@ -48,6 +47,19 @@ def _medqa_options(options: Any) -> tuple[str, ...]:  # noqa: ANN401
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         raise ValueError("no `options`")
     return without_letters(options)
+
+
+def _medqa_answer(record: Mapping[str, Any], options: Sequence[str], first: int) -> int:
+    named = {key: record.get(key) for key in ("answer_idx", "answer") if record.get(key) not in (None, "")}
+    if not named:
+        raise ValueError("no answer")
+    found = [index_of(name, options, first, is_place=key == "answer_idx") for key, name in named.items()]
+    if options[found[0]] != options[found[-1]]:
+        raise ValueError(
+            f"`answer_idx` {named['answer_idx']!r} is {options[found[0]]!r}, but `answer` is "
+            f"{options[found[1]]!r}; numbers count from first_answer = {first}"
+        )
+    return found[0]
 
 
 @register_format("pubmedqa", lambda file: _labelled(file))

@@ -74,8 +74,8 @@ class TaskConfig:
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     """table: where the parts of a question are."""
     first_answer: int = 1
-    """medmcqa and table: number of the first option, where answers are numbers (`cop` is 1-based in the
-    original files and 0-based on the hub)."""
+    """medqa, medmcqa and table: number of the first option, where answers are numbers (`cop` is 1-based in
+    the original files and 0-based on the hub)."""
     passkey: PasskeyConfig = field(default_factory=PasskeyConfig)
     """passkey: how long the texts are."""
     limit: int | None = None

@@ -39,6 +39,24 @@ def test_medqa_as_a_list_of_five_lettered_options(tmp_path: Path) -> None:
     assert [question.answer for question in questions] == [1, 4, 2]
 
 
+@pytest.mark.parametrize(("first", "golds"), [(0, [0, 1, 2, 3]), (1, [])])
+def test_medqa_counts_from_one_or_zero(tmp_path: Path, first: int, golds: list[int]) -> None:
+    numbers = {"options": ["a", "b", "c", "d"], "question": "Which?"}
+    records = [{**numbers, "answer_idx": index, "answer": "abcd"[index]} for index in range(4)]
+    write_lines(tmp_path / "medqa.jsonl", [*records, {**numbers, "answer_idx": "B"}])
+    loaded = load_questions(TaskConfig(format="medqa", path="medqa.jsonl", first_answer=first), tmp_path)
+    assert [question.answer for question in loaded.questions] == [*golds, 1]
+    assert len(loaded.bad) == 4 - len(golds)
+
+
+def test_options_that_are_letters_or_numbers_themselves(tmp_path: Path) -> None:
+    record = {"question": "Which type?", "options": ["B", "A", "2"]}
+    records = [{**record, "answer_idx": "A"}, {**record, "answer": "A"}, {**record, "answer_idx": "2"}]
+    write_lines(tmp_path / "medqa.jsonl", records)
+    loaded = load_questions(TaskConfig(format="medqa", path="medqa.jsonl"), tmp_path)
+    assert [question.answer for question in loaded.questions] == [0, 1, 1]
+
+
 def test_letters_that_belong_to_the_options_stay(tmp_path: Path) -> None:
     record = {"question": "Which group?", "options": ["A. baumannii", "K. oxytoca"], "answer": "K. oxytoca"}
     write_lines(tmp_path / "medqa.jsonl", [record])
@@ -53,11 +71,17 @@ def test_letters_that_belong_to_the_options_stay(tmp_path: Path) -> None:
         ({"question": ""}, "no text `question`"),
         ({"options": None}, "no `options`"),
         ({"options": {"A": "x", "C": "y"}}, "the keys of `options` are not A, B, C, ..."),
-        ({"options": {"A": "x"}, "answer_idx": "A"}, "1 options, 2 to 10 are possible"),
-        ({"options": {"A": "x", "B": " "}, "answer_idx": "A"}, "an option is empty"),
+        ({"options": {"A": "x"}, "answer_idx": "A", "answer": "x"}, "1 options, 2 to 10 are possible"),
+        ({"options": {"A": "x", "B": " "}, "answer_idx": "A", "answer": "x"}, "an option is empty"),
         ({"answer_idx": None, "answer": None}, "no answer"),
         ({"answer_idx": "E"}, "the answer 'E' is none of the 4 options"),
         ({"answer_idx": None, "answer": "aspirin"}, "the answer 'aspirin' is none of the options"),
+        ({"answer_idx": 0}, "the answer 0 is none of the 4 options"),
+        (
+            {"answer_idx": "A"},
+            "`answer_idx` 'A' is 'metformin', but `answer` is 'salbutamol'; "
+            "numbers count from first_answer = 1",
+        ),
     ],
 )
 def test_a_bad_record_has_its_reason(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
