@@ -16,6 +16,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from evaluation.questions import Loaded, Question, load_questions
 from meditron.config import ColumnsConfig, PasskeyConfig, PerplexityConfig, TaskConfig
+from meditron.errors import ConfigError
 
 DEFAULT_SEED = 1234
 Doc = dict[str, Any]
@@ -53,7 +54,7 @@ class SubjectSampler(ContextSampler):  # type: ignore[misc]
     """Draws the same examples for all questions of a subject, so that their prompts begin alike.
 
     Examples come from the question's subject where the pool has any of it. A question that is in the pool
-    itself gets the next example instead, or one less where there is none.
+    itself gets the next example instead.
     """
 
     asked: Doc
@@ -66,12 +67,19 @@ class SubjectSampler(ContextSampler):  # type: ignore[misc]
         return self
 
     def sample(self, n: int, *arguments: Any, **named: Any) -> Sequence[Doc]:  # noqa: ANN401
-        """At most `n` examples for the question in `asked`."""
+        """`n` examples for the question in `asked`.
+
+        Raises:
+            ConfigError: there are fewer; a recipe has been refused by then, plain lm-eval has not.
+        """
         subject = self.asked["subject"]
         pool = [doc for doc in self.df if doc["subject"] == subject] or list(self.df)
         random.Random(f"{self.seed} {subject}").shuffle(pool)
         asked = (self.asked["context"], self.asked["question"])
-        return [doc for doc in pool if (doc["context"], doc["question"]) != asked][:n]
+        found = [doc for doc in pool if (doc["context"], doc["question"]) != asked]
+        if len(found) < n:
+            raise ConfigError(f"num_fewshot: {n}, but there are {len(found)} examples; lower it to that")
+        return found[:n]
 
 
 @register_filter("all_answers")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -67,7 +68,7 @@ def load_questions(config: TaskConfig, root: Path) -> Loaded:
     """Read a task's files under `root`.
 
     Raises:
-        ConfigError: an unknown subject.
+        ConfigError: an unknown subject, or more solved examples wanted than there are.
         InputError: a file is missing or unreadable, or none of its records has the form.
     """
     if config.format == "passkey":
@@ -94,6 +95,8 @@ def load_questions(config: TaskConfig, root: Path) -> Loaded:
         group=next((name for name in config.subjects if name in MMLU_GROUPS), None),
     )
     _check(config, loaded, [*files, *pool_files])
+    if config.shots:
+        _check_shots(config.shots, loaded)
     return loaded
 
 
@@ -171,3 +174,25 @@ def _check(config: TaskConfig, loaded: Loaded, files: Sequence[QuestionFile]) ->
         f"{name}: holds no usable {what} of format {config.format!r}{reason}; "
         "check evaluate.tasks.format and the file"
     )
+
+
+def _check_shots(shots: int, loaded: Loaded) -> None:
+    """Refuse more solved examples than a question can have: those of its subject, if any, without itself."""
+    by_subject = Counter(example.subject for example in loaded.pool)
+    same = Counter((example.subject, example.context, example.question) for example in loaded.pool)
+    everywhere = Counter((example.context, example.question) for example in loaded.pool)
+    fewest, subject = len(loaded.pool), ""
+    for question in loaded.questions:
+        asked = (question.context, question.question)
+        if of_subject := by_subject[question.subject]:
+            own = of_subject - same[(question.subject, *asked)]
+        else:
+            own = len(loaded.pool) - everywhere[asked]
+        if own < fewest:
+            fewest, subject = own, question.subject
+    if fewest < shots:
+        whose = f"subject {subject!r} has" if subject else "there are"
+        raise ConfigError(
+            f"evaluate.tasks.shots: {shots}, but {whose} {fewest} solved examples to draw from; lower it to "
+            "that, or name other files in evaluate.tasks.shots_path"
+        )

@@ -82,7 +82,7 @@ class TaskConfig:
     """Ask only so many questions, drawn evenly over the file (of mmlu: over each subject's). Default: all.
     Not for passkey, which has `passkey.questions`."""
     shots: int = 0
-    """Solved examples before each question."""
+    """Solved examples before each question; refused where there are fewer to draw from."""
     shots_path: str | list[str] | None = None
     """File or files of the same form that the examples are drawn from; for mmlu, which draws them by
     subject, the split folder's name. Default: `dev` for mmlu; needed for the others."""

@@ -166,6 +166,9 @@ def test_lm_evals_own_evaluator_runs_the_tasks_with_its_examples(tmp_path: Path,
     assert samples[0]["arguments"][0][0].count("dev anatomy") == 2
     ours = ask(tmp_path, "letter", format="mmlu", path="mmlu", subjects=["anatomy"], shots=2)
     assert samples[0]["arguments"][0][0] == prompts(ours)[0]
+    tasks["meditron_mmlu_letter"].set_config(key="num_fewshot", value=6)
+    with pytest.raises(ConfigError, match="num_fewshot: 6, but there are 5 examples"):
+        lm_eval.evaluate(lm, {"tasks": tasks, "groups": {}}, bootstrap_iters=0)
 
 
 def test_lm_evals_own_evaluator_measures_perplexity_by_domain(tmp_path: Path, model_folder: Path) -> None:

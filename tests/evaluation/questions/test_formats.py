@@ -155,6 +155,29 @@ def test_mmlu_by_subject_and_by_group(tmp_path: Path) -> None:
         load_questions(TaskConfig(format="mmlu", path="mmlu", subjects=["anatomie"]), tmp_path)
 
 
+def test_more_solved_examples_than_there_are(tmp_path: Path) -> None:
+    write_mmlu(tmp_path, "test", ["anatomy", "law"], 4)
+    write_mmlu(tmp_path, "dev", ["anatomy", "law"], 5)
+    dev = tmp_path / "mmlu" / "dev" / "law_dev.csv"
+    dev.write_text("".join(dev.read_text().splitlines(keepends=True)[:3]))
+    config = {"format": "mmlu", "path": "mmlu"}
+    load_questions(TaskConfig(**config, shots=3), tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"tasks\.shots: 4, but subject 'law' has 3 solved examples to draw"
+    ):
+        load_questions(TaskConfig(**config, shots=4), tmp_path)
+    load_questions(TaskConfig(**config, shots=3, shots_path="test"), tmp_path)
+    with pytest.raises(
+        ConfigError, match="4, but subject 'anatomy' has 3"
+    ):  # a question is not its own example
+        load_questions(TaskConfig(**config, shots=4, shots_path="test"), tmp_path)
+    write_lines(tmp_path / "t.jsonl", [{"question": "Which?", "options": ["a", "b"], "answer": 1}])
+    write_lines(tmp_path / "more.jsonl", [{"question": "Or?", "options": ["a", "b"], "answer": 1}] * 2)
+    few = TaskConfig(format="table", path="t.jsonl", shots=3, shots_path="more.jsonl")
+    with pytest.raises(ConfigError, match="3, but there are 2 solved examples"):
+        load_questions(few, tmp_path)
+
+
 def test_mmlu_rows(tmp_path: Path) -> None:
     write_mmlu(tmp_path, "test", ["anatomy"], 1)
     path = tmp_path / "mmlu" / "test" / "anatomy_test.csv"
