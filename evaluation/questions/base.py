@@ -36,7 +36,7 @@ class Question:
     """A question with one right option."""
 
     id: str
-    """Name of the question: unique in its file."""
+    """Name of the question; `load_questions` makes it unique in its task."""
     question: str
     """The question itself."""
     options: tuple[str, ...]

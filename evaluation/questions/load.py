@@ -81,8 +81,8 @@ def load_questions(config: TaskConfig, root: Path) -> Loaded:
     elif config.shots:
         # The ground truth lists the test questions; examples are drawn from whatever has a label.
         pool_files = _files(replace(config, ground_truth=None), root, "", pool_paths)
-    asked, asked_bad, asked_records = _read(files, config.limit)
-    pool, pool_bad, pool_records = _read(pool_files, None)
+    asked, asked_bad, asked_records = _read(files, root, config.limit)
+    pool, pool_bad, pool_records = _read(pool_files, root, None)
     if config.format != "mmlu":  # its examples have a split of their own; some of them are also asked
         taken = {(question.context, question.question) for question in asked}
         pool = [example for example in pool if (example.context, example.question) not in taken]
@@ -137,20 +137,44 @@ def _subjects(wanted: Sequence[str], found: Iterable[str], folder: Path) -> list
     return list(dict.fromkeys(named))
 
 
-def _read(files: Iterable[QuestionFile], limit: int | None) -> tuple[list[Question], list[Bad], int]:
+def _read(
+    files: Iterable[QuestionFile], root: Path, limit: int | None
+) -> tuple[list[Question], list[Bad], int]:
     """Questions, at most `limit` of each file drawn evenly over it, all bad records, and their number."""
-    questions: list[Question] = []
+    groups: list[tuple[str, list[Question]]] = []
     bad: list[Bad] = []
-    records = 0
     for file in files:
-        own: list[Question] = []
-        for record in read_file(file):
-            records += 1
-            (own if isinstance(record, Question) else bad).append(record)  # type: ignore[arg-type]
-        if limit is not None and limit < len(own):
-            own = [own[index] for index in np.linspace(0, len(own) - 1, limit).round().astype(int)]
-        questions += own
-    return questions, bad, records
+        records = list(read_file(file))
+        groups.append((_name(file.path, root), [one for one in records if isinstance(one, Question)]))
+        bad += [one for one in records if isinstance(one, Bad)]
+    count = len(bad) + sum(len(own) for _, own in groups)
+    questions = [question for own in _told_apart(groups) for question in _drawn(own, limit)]
+    return questions, bad, count
+
+
+def _drawn(questions: list[Question], limit: int | None) -> list[Question]:
+    if limit is None or limit >= len(questions):
+        return questions
+    return [questions[index] for index in np.linspace(0, len(questions) - 1, limit).round().astype(int)]
+
+
+def _told_apart(groups: Sequence[tuple[str, list[Question]]]) -> list[list[Question]]:
+    """Questions by file with ids that are unique in the task, as models are compared by them.
+
+    Where two files have the same id, all get their file's name; one that a file has again gets a number.
+    """
+    ids = [{question.id for question in own} for _, own in groups]
+    clash = sum(map(len, ids)) > len(set().union(*ids))
+    seen: Counter[str] = Counter()
+    found: list[list[Question]] = []
+    for name, own in groups:
+        found.append([])
+        for question in own:
+            unique = f"{name} {question.id}" if clash else question.id
+            seen[unique] += 1
+            unique += f" ({seen[unique]})" if seen[unique] > 1 else ""
+            found[-1].append(question if unique == question.id else replace(question, id=unique))
+    return found
 
 
 def _hashes(config: TaskConfig, root: Path, files: Sequence[QuestionFile]) -> dict[str, str]:

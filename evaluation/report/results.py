@@ -1,6 +1,6 @@
 """What evaluation measured: accuracies and perplexities by model, and what of a change is evidence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from meditron.manifest import read_manifest
 
 USUAL_ORDER = ("base", "pretrained", "finetuned")
 PART = "evaluation"
+Files = tuple[str, ...]
+"""Hashes of the files that questions and solved examples come from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +126,34 @@ def samples_path(folder: Path, task: str, protocol: str) -> Path:
 
 
 def task_rows(models: Sequence[ModelResults], notes: Notes) -> list[TaskRow]:
-    """Every task and protocol that any model was measured on, in the order of the files."""
-    found: dict[tuple[str, str, str], dict[str, Json]] = {}
+    """Every task and protocol that any model was measured on, in the order of the files.
+
+    Models that were asked in another way, or from other files, stand in rows of their own.
+    """
+    found: dict[tuple[str, str, str], dict[Files, dict[str, Json]]] = {}
     for model in models:
         for entry in model.content.get("tasks", []):
             key = (str(entry["task"]), str(entry["protocol"]), str(entry.get("protocol_hash", "")))
-            found.setdefault(key, {})[model.label] = entry
+            found.setdefault(key, {}).setdefault(_files(entry), {})[model.label] = entry
     folders = {model.label: model.folder for model in models}
-    return [_task_row(key, entries, folders, notes) for key, entries in found.items()]
+    for key, rows in found.items():
+        if len(rows) > 1:
+            notes.add(PART, _not_compared(key, rows.values()))
+    return [_task_row(key, row, folders, notes) for key, rows in found.items() for row in rows.values()]
+
+
+def _files(entry: Json) -> Files:
+    return tuple(sorted((entry.get("file_sha256") or {}).values()))
+
+
+def _not_compared(key: tuple[str, str, str], rows: Collection[Mapping[str, Json]]) -> str:
+    """Which models a task's questions cannot be compared on, and why."""
+    entries = [entry for row in rows for entry in row.values()]
+    hashes = [set((entry.get("file_sha256") or {}).items()) for entry in entries]
+    names = sorted({name for name, _ in set.union(*hashes) - set.intersection(*hashes)})
+    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    labels = " with ".join(" and ".join(row) for row in rows)
+    return f"a comparison of {labels} on {key[0]}, {key[1]}: they were asked from other files ({listed})"
 
 
 def _task_row(

@@ -30,7 +30,7 @@ class ColumnsConfig:
     subject: str | None = None
     """Key or column that accuracies are also given by. Default: none."""
     id: str | None = None
-    """Key or column of the question's name. Default: file and line."""
+    """Key or column of the question's name. Default: its line, and the file where there are several."""
 
 
 @dataclass(kw_only=True)

@@ -224,6 +224,19 @@ def test_a_limit_draws_evenly(tmp_path: Path) -> None:
     assert [question.id for question in loaded.questions] == ["line 1", "line 5", "line 9"]
 
 
+def test_ids_tell_questions_of_several_files_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_lines(tmp_path / folder / "t.jsonl", [medqa_record(number) for number in range(3)])
+    config = TaskConfig(format="medqa", path=["a/t.jsonl", "b/t.jsonl"], limit=2)
+    ids = [question.id for question in load_questions(config, tmp_path).questions]
+    assert ids == ["a/t.jsonl line 1", "a/t.jsonl line 3", "b/t.jsonl line 1", "b/t.jsonl line 3"]
+    named = [{"question": "Which?", "options": ["a", "b"], "answer": 1, "name": name} for name in "xyx"]
+    write_lines(tmp_path / "t.jsonl", named)
+    config = TaskConfig(format="table", path="t.jsonl", columns=ColumnsConfig(id="name"))
+    assert [question.id for question in load_questions(config, tmp_path).questions] == ["x", "y", "x (2)"]
+
+
 def test_files_that_are_no_questions(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl: no such file; check evaluate\.tasks and data_root"):
         load_questions(TaskConfig(format="medqa", path="none.jsonl"), tmp_path)

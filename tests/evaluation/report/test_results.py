@@ -51,6 +51,31 @@ def test_a_model_evaluated_on_other_questions_is_not_paired(work: Path) -> None:
     assert change.overlap is True
 
 
+def test_models_asked_from_other_files_are_not_paired(work: Path) -> None:
+    for label, digest in (("base", "aa"), ("pretrained", "bb")):
+        path = work / "results" / label / "results.json"
+        content = json.loads(path.read_text())
+        content["tasks"][0]["file_sha256"] = {"medqa.jsonl": digest, "train.jsonl": "cc"}
+        path.write_text(json.dumps(content))
+        write_manifest(path.parent, kind="results", config={}, inputs={}, counts={})
+    notes = Notes()
+    models = read_results(work / "results", [], notes)
+    rows = task_rows(models, notes)
+    assert [(row.task, row.protocol, list(row.scores)) for row in rows] == [
+        ("medqa", "letter", ["base"]),
+        ("medqa", "letter", ["pretrained"]),
+        ("medqa", "answer", ["base", "pretrained"]),
+        ("pubmedqa", "letter", ["base", "pretrained"]),
+    ]
+    (note,) = notes.found
+    assert note.text == (
+        "a comparison of base with pretrained on medqa, letter: "
+        "they were asked from other files (medqa.jsonl)"
+    )
+    first = question_sets(rows, models, 1, notes)[0]["questions"][0]
+    assert list(first["answers"]) == ["base"]
+
+
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (5, 5), (9, 1), (30, 12)])
 def test_mcnemar_is_the_binomial_test(gained: int, lost: int) -> None:
     expected = binomtest(min(gained, lost), gained + lost).pvalue if gained + lost else 1.0
