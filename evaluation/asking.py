@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.adapter.lm import MeditronLM
-from evaluation.protocols import ASKED_BY, ROTATED, Protocol, protocol_hash
+from evaluation.protocols import ASKED_BY, ROTATED, Protocol, Shots, protocol_hash
 from evaluation.questions import Loaded
 from evaluation.quiet import quiet
 from evaluation.task import QuestionTask, to_datasets
@@ -58,8 +58,14 @@ class Asked:
 
     @property
     def protocol_hash(self) -> str:
-        """First eight digits of the hash of prompt, parser and shots."""
-        return protocol_hash(self.task.config, self.protocol, self.metric, self.shots)
+        """First eight digits of the hash of prompt, parser and shots, as far as no model changes them."""
+        return self.hashed(None)
+
+    def hashed(self, chat_template: Any) -> str:  # noqa: ANN401 - a template, or several by name
+        """The same for a model with a chat template."""
+        seeds = self.config.seeds or [self.seed]
+        shots = Shots(count=self.shots, pool=self.loaded.pool_hash, seeds=seeds)
+        return protocol_hash(self.task.config, self.protocol, self.metric, shots, chat_template)
 
     @property
     def protocol_text(self) -> str:

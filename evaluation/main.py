@@ -270,6 +270,7 @@ def _entries(
             [(one, samples[one.key]) for one in group],
             sum(lm.seconds.get(one.key, 0.0) for one in group),
             lm.counters.cut_prompts,
+            lm.tokenizer.chat_template,
         )
         for group in groups.values()
     ]
@@ -289,12 +290,16 @@ def _say_what_is_missing(plan: Plan, lm: "MeditronLM", samples: Mapping[str, lis
 
 def _settings(plan: Plan, dtype: str) -> dict[str, Any]:
     """What, besides the inputs, decides the results."""
-    config = plan.config
+    from evaluation.protocols import perplexity_hash
+
+    config, perplexity = plan.config, plan.config.perplexity
+    measured = perplexity_hash(perplexity.window, perplexity.max_characters)
     return {
         "seed": plan.recipe.seed,
         "tasks": {name: asdict(task) for name, task in config.tasks.items()},
         "protocols": {one.key: one.protocol_hash for one in plan.asked},
-        "perplexity": asdict(config.perplexity),
+        **({"perplexity_protocol": measured} if plan.held_out else {}),
+        "perplexity": asdict(perplexity),
         "dtype": dtype,
         "backend": config.backend,
         "max_length": config.max_length,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.adapter.lm import MeditronLM, Pair
+from evaluation.protocols import perplexity_hash, perplexity_text
 from evaluation.statistics import ratio_interval
 from meditron.config import PerplexityConfig
 from meditron.corpus import source_kinds
@@ -94,9 +95,11 @@ def measure(
     """
     tokenizer = load_tokenizer(lm.loaded.path)
     documents = [[ids.tolist() for ids in tokenizer.encode_batch(source.texts)] for source in held_out]
-    losses = _losses(lm, documents, min(config.window, lm.max_length))
+    window, most = min(config.window, lm.max_length), config.max_characters
+    losses = _losses(lm, documents, window)
     found = [(place, own) for place, own in enumerate(losses) if own]
-    entries = {place: _entry(held_out[place], own, config.resamples, seed) for place, own in found}
+    how = {"protocol_hash": perplexity_hash(window, most), "protocol_text": perplexity_text(window, most)}
+    entries = {place: _entry(held_out[place], own, config.resamples, seed) | how for place, own in found}
     for place, points in _by_context(lm, documents, config, seed).items():
         entries[place]["by_context"] = points
     return list(entries.values())
@@ -135,7 +138,12 @@ def _by_context(
         losses = _losses(lm, long, context)
         for place, found in points.items():
             own = losses[place]
-            point = {"context": context, "documents": len(own), "tokens": sum(size for _, size in own)}
+            point: dict[str, Any] = {
+                "context": context,
+                "documents": len(own),
+                "tokens": sum(size for _, size in own),
+            }
+            point["protocol_hash"] = perplexity_hash(context, config.max_characters, longest)
             found.append(point | _figures(own, config.resamples, seed))
     return points
 

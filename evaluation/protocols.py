@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,10 +80,62 @@ class Protocol:
         return f"{how}{per_character}, {shots or 'no'} solved example{'' if shots == 1 else 's'}{chat}"
 
 
-def protocol_hash(task_config: Any, protocol: Protocol, metric: str, shots: int) -> str:  # noqa: ANN401
-    """First eight digits of the hash of prompt, parser and shots."""
+@dataclass(frozen=True, kw_only=True)
+class Shots:
+    """The solved examples before each question."""
+
+    count: int
+    """How many."""
+    pool: str
+    """Hash of what they are drawn from."""
+    seeds: Sequence[int]
+    """Seeds that they are drawn with."""
+
+
+def protocol_hash(
+    task_config: Any,  # noqa: ANN401 - lm-eval is untyped
+    protocol: Protocol,
+    metric: str,
+    shots: Shots,
+    chat_template: Any = None,  # noqa: ANN401 - a template, or several by name
+) -> str:
+    """First eight digits of the hash of prompt, parser and shots; what a protocol does not use is no part."""
     settings = {name: getattr(task_config, name) for name in HASHED}
-    settings |= {"metric": metric, "shots": shots, "chat": protocol.chat}
+    settings |= {"metric": metric, "shots": shots.count, "chat": protocol.chat}
+    if shots.count:
+        settings |= {"pool": shots.pool, "seeds": list(shots.seeds)}
     if protocol.generates:
         settings["rules"] = RULES_VERSION
+    if protocol.chat:
+        settings["chat_template"] = chat_template
+    return _digest(settings)
+
+
+def perplexity_hash(window: int, max_characters: int | None, at_least: int = 0) -> str:
+    """The same of a perplexity: how documents are cut, and which are read.
+
+    Args:
+        window: tokens of a window.
+        max_characters: what is read of each source.
+        at_least: tokens of the shortest document that is read.
+    """
+    return _digest(
+        {
+            "output_type": "perplexity",
+            "window": window,
+            "stride": window,
+            "before": "one token",
+            "max_characters": max_characters,
+            "at_least": at_least,
+        }
+    )
+
+
+def perplexity_text(window: int, max_characters: int | None) -> str:
+    """The way of measuring perplexity in one line."""
+    part = "" if max_characters is None else f", the first {max_characters:,} characters of each source"
+    return f"windows of {window:,} tokens without overlap, one token known before each{part}"
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -94,7 +94,10 @@ def _softmax(scores: "np.ndarray[Any, Any]") -> list[float]:
 
 
 def task_entry(
-    runs: Sequence[tuple[Asked, Sequence[Record]]], seconds: float, cut_prompts: set[str]
+    runs: Sequence[tuple[Asked, Sequence[Record]]],
+    seconds: float,
+    cut_prompts: set[str],
+    chat_template: Any,  # noqa: ANN401 - a template, or several by name
 ) -> Record:
     """A line of the results: the accuracy of a task under a protocol, with all that explains it.
 
@@ -102,6 +105,7 @@ def task_entry(
         runs: the task with its samples, once for each seed of its examples and order of its options.
         seconds: time that its answers took.
         cut_prompts: prompts that were longer than the model's context.
+        chat_template: that of the model's tokenizer, if it has one.
     """
     seeds = [run for run in runs if run[0].rotation == 0]
     orders = [run for run in runs if run[0].seed == runs[0][0].seed]
@@ -112,7 +116,7 @@ def task_entry(
         "task": asked.name,
         "group": asked.loaded.group,
         "protocol": asked.protocol.name,
-        "protocol_hash": asked.protocol_hash,
+        "protocol_hash": asked.hashed(chat_template),
         "protocol_text": asked.protocol_text,
         **accuracy(samples),
         "ci_method": ACCURACY_METHOD,

@@ -37,10 +37,10 @@ def _print(title: str, headings: Sequence[str], results: Results, rows: Iterator
 
 def _accuracies(results: Results) -> Iterator[Sequence[str]]:
     """Task with its number of questions and chance level, protocol with its hash, then each model."""
-    for names, entries in _aligned(results, "tasks", ("task", "protocol")):
+    for names, entries in _aligned(results, "tasks", ("task", "protocol", "protocol_hash")):
         entry = next(iter(entries.values()))
         head = f"{names[0]}\nn {entry['n']:,}, chance {100 * entry['chance']:.0f}"
-        yield head, f"{names[1]}\n{entry['protocol_hash']}", *_cells(results, entries, _accuracy)
+        yield head, f"{names[1]}\n{names[2]}", *_cells(results, entries, _accuracy)
 
 
 def _accuracy(entry: Mapping[str, Any]) -> str:
@@ -50,8 +50,8 @@ def _accuracy(entry: Mapping[str, Any]) -> str:
 
 
 def _perplexities(results: Results) -> Iterator[Sequence[str]]:
-    for names, entries in _aligned(results, "perplexity", ("source", "kind")):
-        yield *names, *_cells(results, entries, _perplexity)
+    for names, entries in _aligned(results, "perplexity", ("source", "kind", "protocol_hash")):
+        yield names[0], f"{names[1]}\n{names[2]}", *_cells(results, entries, _perplexity)
 
 
 def _perplexity(entry: Mapping[str, Any]) -> str:
@@ -60,13 +60,13 @@ def _perplexity(entry: Mapping[str, Any]) -> str:
 
 
 def _aligned(
-    results: Results, section: str, keys: tuple[str, str]
-) -> Iterator[tuple[tuple[str, str], dict[str, Mapping[str, Any]]]]:
+    results: Results, section: str, keys: Sequence[str]
+) -> Iterator[tuple[Sequence[str], dict[str, Mapping[str, Any]]]]:
     """Entries of all models that stand for the same thing, in the order of the first model."""
-    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    found: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
     for label, content in results.items():
         for entry in content[section]:
-            found.setdefault((entry[keys[0]], entry[keys[1]]), {})[label] = entry
+            found.setdefault(tuple(entry[key] for key in keys), {})[label] = entry
     yield from found.items()
 
 

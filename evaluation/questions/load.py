@@ -54,6 +54,8 @@ class Loaded:
     """Records that cannot be used."""
     records: int = 0
     """Records that were read, bad ones included."""
+    pool_hash: str = ""
+    """Hash of the pool: of what may stand before a question."""
     hashes: dict[str, str] = field(default_factory=dict)
     """Path of each file, as the recipe writes it, to its SHA-256."""
     group: str | None = None
@@ -91,6 +93,7 @@ def load_questions(config: TaskConfig, root: Path) -> Loaded:
         pool=pool,
         bad=asked_bad + pool_bad,
         records=asked_records + pool_records,
+        pool_hash=_hash(pool),
         hashes=_hashes(config, root, [*files, *pool_files]),
         group=next((name for name in config.subjects if name in MMLU_GROUPS), None),
     )
@@ -105,6 +108,15 @@ def _made_up(questions: list[Question]) -> Loaded:
     content = json.dumps([asdict(question) for question in questions]).encode()
     hashes = {"pass-keys, made up": hashlib.sha256(content).hexdigest()}
     return Loaded(questions=questions, records=len(questions), hashes=hashes)
+
+
+def _hash(pool: Sequence[Question]) -> str:
+    """Hash of what solved examples may show; their ids, which name files, are no part of it."""
+    digest = hashlib.sha256()
+    for example in pool:
+        shown = (example.question, example.options, example.answer, example.context, example.subject)
+        digest.update(json.dumps(shown).encode())
+    return digest.hexdigest()
 
 
 def _files(config: TaskConfig, root: Path, split: str, paths: Sequence[str]) -> list[QuestionFile]:

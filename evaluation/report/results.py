@@ -84,7 +84,11 @@ class PerplexityRow:
     scores: Mapping[str, Score]
     """Model label to its perplexity."""
     changes: Mapping[str, Change]
-    """Label of each later model to its change."""
+    """Label of each later model that was measured as the first one was to its change."""
+    hashes: Mapping[str, str]
+    """Model label to the hash of how it was measured."""
+    protocol_text: str
+    """How the first model was measured, in a line."""
     contexts: Mapping[str, Sequence[tuple[int, Score]]] = field(default_factory=dict)
     """Model label to window and perplexity of long documents, the shortest window first."""
 
@@ -242,11 +246,18 @@ def _perplexity_row(source: str, entries: Mapping[str, Json]) -> PerplexityRow:
         for label, entry in entries.items()
     }
     first, *later = scores
+    hashes = {label: str(entry.get("protocol_hash", "")) for label, entry in entries.items()}
     return PerplexityRow(
         source=source,
         kind=str(any_entry.get("kind", "medical")),
         documents=any_entry.get("documents"),
         scores=scores,
-        changes={label: compare_perplexities(scores[first], scores[label]) for label in later},
+        changes={
+            label: compare_perplexities(scores[first], scores[label])
+            for label in later
+            if hashes[label] == hashes[first]
+        },
+        hashes=hashes,
+        protocol_text=str(any_entry.get("protocol_text", "")),
         contexts={label: read_contexts(entry) for label, entry in entries.items() if entry.get("by_context")},
     )

@@ -52,6 +52,7 @@ def trained_label(labels: Sequence[str]) -> str:
 
 def _perplexity_card(rows: Sequence[PerplexityRow], kind: str, before: str, after: str) -> Card | None:
     rows = [row for row in rows if row.kind == kind and before in row.scores and after in row.scores]
+    rows = [row for row in rows if row.hashes[before] == row.hashes[after]]  # measured alike
     if not rows:
         return None
     heading = f"Perplexity, held-out {kind} text"

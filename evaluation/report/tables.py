@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -91,16 +91,25 @@ def as_csv(page: Page) -> str:
 
 def _rows(page: Page) -> Iterator[dict[str, Any]]:
     for source in page.perplexity:
-        yield from _scores(source, {"measure": "perplexity", "name": source.source})
+        yield from _scores(source, {"measure": "perplexity", "name": source.source}, source.hashes)
     for task in page.tasks:
         names = {"measure": "accuracy", "name": task.task, "protocol": task.protocol}
-        yield from _scores(task, {**names, "protocol_hash": task.protocol_hash})
+        yield from _scores(task, names, dict.fromkeys(task.scores, task.protocol_hash))
 
 
-def _scores(row: TaskRow | PerplexityRow, names: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _scores(
+    row: TaskRow | PerplexityRow, names: dict[str, str], hashes: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     for label, score in row.scores.items():
         low, high = score.bounds or (None, None)
-        figures = {"model": label, "value": score.value, "low": low, "high": high, "count": score.count}
+        figures = {
+            "model": label,
+            "protocol_hash": hashes[label],
+            "value": score.value,
+            "low": low,
+            "high": high,
+            "count": score.count,
+        }
         yield names | figures | _change(row.changes.get(label))
 
 

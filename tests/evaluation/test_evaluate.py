@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluation.adapter.score import TreeScorer
-from evaluation.main import main
+from evaluation.main import main, make_plan
 from launch.stages import BY_NAME
 from meditron import cli
 from meditron.config import (
@@ -97,6 +97,7 @@ def test_a_model_is_evaluated_once(recipe: Recipe, capsys: pytest.CaptureFixture
     assert manifest.read_bytes() == before
     captured = capsys.readouterr()
     assert "already evaluated" in captured.err
+    assert results(recipe)["perplexity"][0]["protocol_hash"] in captured.out
     assert "medqa" in captured.out
     assert max(len(line) for line in captured.out.splitlines()) <= 80
     medqa = Path(str(recipe.data_root)) / "medqa.jsonl"
@@ -243,6 +244,9 @@ def test_the_chat_template(recipe: Recipe, tmp_path: Path, capsys: pytest.Captur
     assert "not measured" in " ".join(said.out.split())
     assert {e["protocol"] for e in results(recipe)["tasks"]} == {"letter"}
     assert {e["protocol"] for e in results(recipe, "chat")["tasks"]} == {"letter", "letter-chat"}
+    hashes = {(e["task"], e["protocol"]): e["protocol_hash"] for e in results(recipe, "chat")["tasks"]}
+    (asked,) = (one for one in make_plan(recipe).asked if one.key == "mmlu-letter-chat")
+    assert hashes["mmlu", "letter-chat"] == asked.hashed(template)
     folder = Path(str(recipe.evaluate.output)) / "chat"
     prompt = json.loads((folder / "samples-mmlu-letter-chat.jsonl").read_text().splitlines()[0])["prompt"]
     assert prompt.startswith("<|im_start|>system\nThe following are examination questions")

@@ -57,6 +57,23 @@ def test_windows_cut_long_documents(model_folder: Path, tmp_path: Path) -> None:
     assert whole["loss"] != cut["loss"]
 
 
+def test_perplexity_has_the_hash_of_how_it_was_measured(model_folder: Path, tmp_path: Path) -> None:
+    held_out, _ = read_held_out(PerplexityConfig(corpus=str(write_corpus(tmp_path / "corpus"))))
+    lm = make_lm(model_folder, tmp_path / "cache")
+
+    def hashed(**settings: int) -> str:
+        entry = measure(lm, held_out, PerplexityConfig(resamples=10, **settings), seed=1)[0]
+        assert len(entry["protocol_hash"]) == 8
+        return str(entry["protocol_hash"])
+
+    assert len({hashed(window=512), hashed(window=64), hashed(window=64, max_characters=10**6)}) == 3
+    assert hashed(window=512) == hashed(window=1024)  # the model reads no more than 512
+    entry = measure(lm, held_out, PerplexityConfig(window=64, contexts=[10, 20]), seed=1)[0]
+    assert entry["protocol_hash"] == hashed(window=64)
+    assert entry["protocol_text"] == "windows of 64 tokens without overlap, one token known before each"
+    assert len({point["protocol_hash"] for point in entry["by_context"]}) == 2
+
+
 def test_a_longer_window_is_measured_on_the_same_long_documents(model_folder: Path, tmp_path: Path) -> None:
     corpus = str(write_corpus(tmp_path / "corpus"))
     held_out, _ = read_held_out(PerplexityConfig(corpus=corpus))

@@ -29,7 +29,7 @@ from tests.evaluation.conftest import (
 def ask(root: Path, protocol: str, seed: int = 1234, **settings: object) -> Asked:
     config = TaskConfig(**settings)  # type: ignore[arg-type]
     evaluate = EvaluateConfig(protocols=[protocol])
-    (asked,) = build({"it": (config, load_questions(config, root))}, evaluate, seed)
+    asked, *_ = build({"it": (config, load_questions(config, root))}, evaluate, seed)
     return asked
 
 
@@ -117,6 +117,28 @@ def test_the_protocol_hash_follows_what_is_asked(tmp_path: Path) -> None:
     ]
     assert len({first.protocol_hash, *(other.protocol_hash for other in others)}) == 4
     assert others[1].protocol_text == "options shown, likelihood of each option's letter, 1 solved example"
+
+
+def test_the_protocol_hash_knows_the_solved_examples_and_the_chat_template(tmp_path: Path) -> None:
+    write_lines(tmp_path / "medqa.jsonl", [medqa_record(number) for number in range(6)])
+    for name, first in (("more", 9), ("copy", 9), ("other", 19)):
+        write_lines(tmp_path / f"{name}.jsonl", [medqa_record(number) for number in range(first, first + 4)])
+    settings = {"format": "medqa", "path": "medqa.jsonl"}
+    few = {**settings, "shots": 1, "shots_path": "more.jsonl"}
+    hashes = [
+        ask(tmp_path, "letter", **few),
+        ask(tmp_path, "letter", seed=7, **few),
+        ask(tmp_path, "letter", **{**few, "shots_path": "other.jsonl"}),
+        ask(tmp_path, "letter", **few, seeds=[7, 8]),
+    ]
+    assert len({one.protocol_hash for one in hashes}) == 4
+    copied = ask(tmp_path, "letter", **{**few, "shots_path": "copy.jsonl"})
+    assert copied.protocol_hash == hashes[0].protocol_hash
+    zero = ask(tmp_path, "letter", **settings)
+    assert zero.protocol_hash == ask(tmp_path, "letter", seed=7, **settings).protocol_hash == "3d2f8688"
+    assert zero.hashed("a template") == zero.protocol_hash  # which this protocol does not use
+    chat = ask(tmp_path, "letter-chat", **settings)
+    assert len({chat.hashed("a template"), chat.hashed("another"), zero.protocol_hash}) == 3
 
 
 def test_the_pass_key_prompt(tmp_path: Path) -> None:

@@ -127,6 +127,10 @@ def test_the_numbers_as_data(work: Path, recipe_of: RecipeOf) -> None:
         rows = list(csv.DictReader(handle))
     assert len(rows) == 2 * (4 + 3)
     assert rows[0]["measure"] == "perplexity"
+    assert {row["measure"]: row["protocol_hash"] for row in rows} == {
+        "perplexity": "5e6f7a8b",
+        "accuracy": "1a2b3c4d",
+    }
     assert float(rows[1]["change"]) == pytest.approx(-32.97, abs=0.01)
 
 

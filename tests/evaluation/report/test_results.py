@@ -126,6 +126,17 @@ def test_perplexities_of_the_same_documents_are_paired() -> None:
     assert change.verdict == "beyond chance"
 
 
+def test_perplexities_that_were_measured_otherwise_are_not_compared(work: Path) -> None:
+    models = read_results(work / "results", [], Notes())
+    for model, digest in zip(models, ("aaaa1111", "bbbb2222"), strict=True):
+        model.content["perplexity"][0]["protocol_hash"] = digest
+    rows = {row.source: row for row in perplexity_rows(models)}
+    other, alike = rows["articles"], rows["essays"]
+    assert list(alike.changes) == ["pretrained"]
+    assert other.changes == {}
+    assert other.hashes == {"base": "aaaa1111", "pretrained": "bbbb2222"}
+
+
 def test_other_documents_are_not_paired() -> None:
     change = compare_perplexities(score((300.0, 100), (500.0, 100)), score((300.0, 101), (400.0, 100)))
     assert change.interval is None
