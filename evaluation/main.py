@@ -206,6 +206,7 @@ def evaluate(plan: Plan, one: "Candidate", output: Path, team: "Team") -> None:
 
     loaded = _load(one, identity, config)
     how = loaded.dtype if config.backend == "torch" else f"{loaded.dtype}-{config.backend}"
+    how += "-own-code" if config.trust_remote_code else ""
     cache = Path(f"{config.output}.cache") / f"{identity[:16]}-{how}" / f"answers-{team.rank}.jsonl"
     answers = AnswerCache(cache, f"{CACHE_VERSION} {identity} {how}")
     lm = MeditronLM(loaded, answers, config.batch_tokens, one.label, config.generation.batch_size, team)
@@ -302,6 +303,7 @@ def _settings(plan: Plan, dtype: str) -> dict[str, Any]:
         "perplexity": asdict(perplexity),
         "dtype": dtype,
         "backend": config.backend,
+        **({"trust_remote_code": True} if config.trust_remote_code else {}),
         "max_length": config.max_length,
     }
 

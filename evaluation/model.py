@@ -84,8 +84,9 @@ def check_folder(label: str, folder: Path) -> None:
 
 
 def identify(folder: Path, settings: Mapping[str, Any] | None = None) -> str:
-    """Hash of the model's manifest, held against its files; without one, of configuration, weights and
-    tokenizer. A variant's is that of the model and its changed settings.
+    """Hash of the model's manifest, held against its files; without one, of configuration (that of
+    generating, which says what ends an answer, among it), weights, tokenizer and code of its own. A variant's
+    is that of the model and its changed settings.
 
     Raises:
         ManifestError: a file does not match the manifest.
@@ -95,25 +96,23 @@ def identify(folder: Path, settings: Mapping[str, Any] | None = None) -> str:
         return hashlib.sha256(content.encode()).hexdigest()
     if (folder / MANIFEST).is_file():
         return read_manifest(folder, kind="model", check_files="full").hash
-    names = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
-    files = [*names, *sorted(folder.glob("*.safetensors"))]
+    names = [folder / name for name in ("config.json", "generation_config.json", *TOKENIZER_FILES)]
+    files = [*names, *sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.py"))]
     hashes = {file.name: sha256_file(file) for file in files if file.is_file()}
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def choose_device(name: str) -> "torch.device":
-    """The device that `evaluate.device` means.
+    """The device that `evaluate.device` means; of several processes on a machine, each has a GPU of its own.
 
     Raises:
-        ConfigError: it is no device.
+        ConfigError: it is no device, or one GPU for several processes.
         EnvironmentMissingError: this machine does not have it.
     """
     import torch
 
-    if name == "auto" and torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     if name == "auto":
-        return torch.device("cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -122,6 +121,16 @@ def choose_device(name: str) -> "torch.device":
         raise EnvironmentMissingError(
             f"evaluate.device: {name!r}, but torch sees {torch.cuda.device_count()} GPUs on this machine; "
             "set it to auto or cpu"
+        )
+    if device.type != "cuda":
+        return device
+    if device.index is None:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise ConfigError(
+            f"evaluate.device: {name!r} would put all {processes} processes on one GPU; "
+            "set it to cuda or auto"
         )
     return device
 

@@ -33,7 +33,8 @@ def load_engine(label: str, folder: Path, identity: str, config: EvaluateConfig)
     from transformers import AutoConfig, AutoModelForCausalLM
 
     where = f"evaluate.models.{label}: {folder}"
-    settings = AutoConfig.from_pretrained(folder, local_files_only=True)
+    trusted = config.trust_remote_code
+    settings = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trusted)
     if settings.model_type not in PLAIN_MODELS:
         raise InputError(
             f"{where}: vllm would compute a model of type {settings.model_type!r} in another way; "
@@ -41,7 +42,7 @@ def load_engine(label: str, folder: Path, identity: str, config: EvaluateConfig)
         )
     with torch.device("meta"):  # what lm-eval asks about the model, without its weights
         auto: Any = AutoModelForCausalLM
-        model = auto.from_config(settings)
+        model = auto.from_config(settings, trust_remote_code=trusted)
     limit = longest(model, config)
     dtype = choose_dtype(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     engine = import_module("vllm").LLM(
@@ -50,6 +51,7 @@ def load_engine(label: str, folder: Path, identity: str, config: EvaluateConfig)
         max_model_len=limit,
         tensor_parallel_size=max(torch.cuda.device_count(), 1),
         max_logprobs=1,
+        trust_remote_code=trusted,
     )
     return LoadedModel(
         path=folder,

@@ -227,7 +227,8 @@ class EvaluateConfig:
     max_bad_fraction: float = 0.001
     """Stop when more than this share of a file's questions cannot be used."""
     device: str = "auto"
-    """Where the model runs: auto (a GPU where there is one), cpu, cuda, cuda:1, ..."""
+    """Where the model runs: auto (a GPU where there is one), cpu, cuda (each of several processes on one of
+    its own), cuda:1, ... (one process alone)."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the weights and activations; softmax is always float32. auto: float32 on a CPU,
     bfloat16 on a GPU."""
@@ -262,6 +263,8 @@ class EvaluateConfig:
         require(self.nproc >= 1, "evaluate.nproc", self.nproc, "must be at least 1")
         part, rule = self.part, f"must be from 0 to {self.parts - 1} (evaluate.parts is {self.parts})"
         require(part is None or 0 <= part < self.parts, "evaluate.part", part, rule)
+        rule = "is one GPU for all processes of evaluate.nproc; set it to cuda or auto"
+        require(self.nproc == 1 or ":" not in self.device, "evaluate.device", self.device, rule)
         alone = self.backend != "vllm" or self.nproc == 1
         require(alone, "evaluate.nproc", self.nproc, "must be 1 with backend vllm, which takes all GPUs")
         for name in ("batch_tokens", "max_length"):

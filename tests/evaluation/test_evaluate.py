@@ -293,6 +293,15 @@ def test_a_variant_is_the_model_with_other_settings(recipe: Recipe) -> None:
         resolve(recipe)
 
 
+def test_answers_of_a_models_own_code_are_not_those_without_it(recipe: Recipe) -> None:
+    recipe.evaluate.tasks = {"medqa": recipe.evaluate.tasks["medqa"]}
+    recipe.evaluate.perplexity.enabled = False
+    main(recipe)
+    recipe.evaluate.trust_remote_code = True
+    main(recipe)
+    assert results(recipe)["answers"] == {"computed": 64, "from_cache": 0, "cut": 0}
+
+
 def test_models_that_are_refused(recipe: Recipe, tmp_path: Path) -> None:
     for folder, message in (
         (tmp_path / "none", r"evaluate\.models\.x: .*none does not exist; run the stage that makes it"),

@@ -77,6 +77,17 @@ def test_answers_are_those_of_lm_eval(model_folder: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("vllm")
+@pytest.mark.parametrize("trusted", [True, False])
+def test_code_of_the_model_is_run_where_it_is_trusted(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(sys.modules["vllm"], "LLM", lambda **settings: given.update(settings))
+    load_engine("tiny", model_folder, "", EvaluateConfig(backend="vllm", trust_remote_code=trusted))
+    assert given["trust_remote_code"] is trusted
+
+
+@pytest.mark.usefixtures("vllm")
 def test_the_longest_prompt_leaves_room(model_folder: Path, tmp_path: Path) -> None:
     config = EvaluateConfig(device="cpu", backend="vllm", max_length=40)
     lm = MeditronLM(load_engine("tiny", model_folder, "", config), AnswerCache(tmp_path / "a.jsonl", "tiny"))
