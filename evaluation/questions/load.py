@@ -59,7 +59,7 @@ class Loaded:
     hashes: dict[str, str] = field(default_factory=dict)
     """Path of each file, as the recipe writes it, to its SHA-256."""
     group: str | None = None
-    """mmlu: the group of subjects that was asked for by name."""
+    """mmlu: the group of subjects that was asked for by name, and nothing besides."""
 
     def rotated(self, by: int) -> "Loaded":
         """The same with the options of every question moved up by so many places, the first to the end."""
@@ -95,7 +95,7 @@ def load_questions(config: TaskConfig, root: Path) -> Loaded:
         records=asked_records + pool_records,
         pool_hash=_hash(pool),
         hashes=_hashes(config, root, [*files, *pool_files]),
-        group=next((name for name in config.subjects if name in MMLU_GROUPS), None),
+        group=_group(config.subjects, [file.subject for file in files]),
     )
     _check(config, loaded, [*files, *pool_files])
     if config.shots:
@@ -147,6 +147,12 @@ def _subjects(wanted: Sequence[str], found: Iterable[str], folder: Path) -> list
             hint = suggest(subject, [*known, *MMLU_GROUPS])
             raise ConfigError(f"evaluate.tasks.subjects: {folder} has no subject {subject!r}{hint}")
     return list(dict.fromkeys(named))
+
+
+def _group(wanted: Sequence[str], subjects: Sequence[str]) -> str | None:
+    """The group that was asked for by name, where it is all that was asked for."""
+    groups = (name for name in wanted if name in MMLU_GROUPS)
+    return next((name for name in groups if set(MMLU_GROUPS[name]) == set(subjects)), None)
 
 
 def _read(

@@ -244,7 +244,7 @@ class EvaluateConfig:
     """Answer only this share of the questions, counted from 0, of `parts` equal ones, and keep the answers
     for an evaluation without it: for jobs on several machines."""
     parts: int = 1
-    """Shares of the questions, where `part` is set."""
+    """Shares of the questions; `part` says which of them."""
     max_length: int | None = None
     """Longest prompt with its answer in tokens; longer prompts lose their beginning, and are counted.
     Default: the model's own limit."""
@@ -261,6 +261,9 @@ class EvaluateConfig:
         fraction = self.max_bad_fraction
         require(0 <= fraction <= 1, "evaluate.max_bad_fraction", fraction, "must be between 0 and 1")
         require(self.nproc >= 1, "evaluate.nproc", self.nproc, "must be at least 1")
+        require(self.parts >= 1, "evaluate.parts", self.parts, "must be at least 1")
+        whole = self.part is not None or self.parts == 1
+        require(whole, "evaluate.parts", self.parts, "needs evaluate.part: which of them this is, from 0")
         part, rule = self.part, f"must be from 0 to {self.parts - 1} (evaluate.parts is {self.parts})"
         require(part is None or 0 <= part < self.parts, "evaluate.part", part, rule)
         rule = "is one GPU for all processes of evaluate.nproc; set it to cuda or auto"

@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from meditron.config.check import suggest
 from meditron.config.launch import LaunchConfig
 from meditron.config.recipe import Recipe, resolve
+from meditron.config.wording import flat, in_words
 from meditron.errors import ConfigError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -70,7 +71,7 @@ def parse_recipe(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Reci
         namespace = parser.parse_args(_files_first(arguments, clusters))
         built = parser.instantiate(namespace)
     except ArgumentError as error:
-        raise ConfigError(_one_sentence(error)) from error
+        raise ConfigError(in_words(str(error), list(_given(arguments)))) from error
     recipe = Recipe(**{field.name: built[field.name] for field in fields(Recipe)})
     return resolve(recipe), namespace
 
@@ -146,11 +147,17 @@ def _check_keys(content: Mapping[Any, Any], cls: type, prefix: str, where: str) 
         if key not in types_by_name:
             raise ConfigError(f"{where}: unknown key {dotted!r}{suggest(str(key), types_by_name)}")
         nested, is_mapping = _nested_dataclass(types_by_name[key])
-        if nested is None or not isinstance(value, Mapping):
-            continue
-        for name, item in value.items() if is_mapping else [("", value)]:
-            if isinstance(item, Mapping):
-                _check_keys(item, nested, f"{dotted}.{name}." if name else f"{dotted}.", where)
+        if nested is not None:
+            _check_nested(value, nested, is_mapping, dotted, where)
+
+
+def _check_nested(value: Any, cls: type, is_mapping: bool, dotted: str, where: str) -> None:  # noqa: ANN401
+    """The keys of a value that is read as a dataclass, or that maps names to such."""
+    if not isinstance(value, Mapping):
+        return
+    for name, item in value.items() if is_mapping else [("", value)]:
+        if isinstance(item, Mapping):
+            _check_keys(item, cls, f"{dotted}.{name}." if name else f"{dotted}.", where)
 
 
 def _nested_dataclass(annotation: object) -> tuple[type | None, bool]:
@@ -167,14 +174,14 @@ def _nested_dataclass(annotation: object) -> tuple[type | None, bool]:
 
 
 def _check_flags(arguments: Sequence[str]) -> None:
-    for argument in arguments:
-        if argument.startswith("--") and argument[2:3].isalpha():
-            name = argument[2:].split("=")[0]
-            if name not in ("config", "cluster", "print_config", "debug", "help"):
-                _check_dotted(name)
+    for name, text in _options(arguments):
+        cls, is_mapping = _check_dotted(name)
+        if cls is not None:
+            _check_nested(_as_yaml(text), cls, is_mapping, name, "command line")
 
 
-def _check_dotted(name: str) -> None:
+def _check_dotted(name: str) -> tuple[type | None, bool]:
+    """The dataclass that an option's value is read as, if any, and whether it maps names to such."""
     cls: type | None = Recipe
     prefix = ""
     free_name = False
@@ -182,7 +189,7 @@ def _check_dotted(name: str) -> None:
         if free_name:
             free_name = False
         elif cls is None:
-            return
+            return None, False
         else:
             hints = typing.get_type_hints(cls)
             if part not in hints:
@@ -190,7 +197,30 @@ def _check_dotted(name: str) -> None:
                 raise ConfigError(f"command line: unknown option --{name}{suggest(prefix + part, dotted)}")
             cls, free_name = _nested_dataclass(hints[part])
         prefix += f"{part}."
+    return cls, free_name
 
 
-def _one_sentence(error: ArgumentError) -> str:
-    return " ".join(str(error).split()).replace('Parser key "', '"')
+def _given(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Dotted path and value of all that files and command line say, in the order in which they count."""
+    for path in _values(arguments, "--config"):
+        yield from flat(_read_mapping(path, "--config"))
+    for name, text in _options(arguments):
+        value = _as_yaml(text)
+        yield name, value
+        yield from flat(value, f"{name}.")
+
+
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Dotted name and text of each option of a recipe on the command line."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, text = argument[2:].partition("=")
+        is_option = argument.startswith("--") and name[:1].isalpha()
+        if is_option and name not in ("config", "cluster", "print_config", "debug", "help"):
+            yield name, text if equals else following
+
+
+def _as_yaml(text: str) -> Any:  # noqa: ANN401 - any YAML value
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # the latter for what only looks like a date
+        return text

@@ -64,3 +64,7 @@ def test_processes_of_a_part_have_shares_of_their_own(monkeypatch: pytest.Monkey
 def test_a_part_is_one_of_the_parts() -> None:
     with pytest.raises(ConfigError, match=r"evaluate\.part: 2 must be from 0 to 1"):
         EvaluateConfig(part=2, parts=2)
+    with pytest.raises(ConfigError, match=r"evaluate\.parts: 0 must be at least 1"):
+        EvaluateConfig(parts=0)
+    with pytest.raises(ConfigError, match=r"evaluate\.parts: 4 needs evaluate\.part"):
+        EvaluateConfig(parts=4)

@@ -149,6 +149,8 @@ def test_mmlu_by_subject_and_by_group(tmp_path: Path) -> None:
     assert len({question.subject for question in loaded.questions}) == 6
     assert loaded.questions[0].question == "test anatomy 0, which?"
     assert len(loaded.pool) == 30
+    more = TaskConfig(format="mmlu", path="mmlu", subjects=["medical-6", "law"])
+    assert load_questions(more, tmp_path).group is None
     everything = load_questions(TaskConfig(format="mmlu", path="mmlu"), tmp_path)
     assert len(everything.questions) == 14
     with pytest.raises(ConfigError, match=r"no subject 'anatomie'; did you mean 'anatomy'"):

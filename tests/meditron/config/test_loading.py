@@ -48,6 +48,39 @@ def test_mistakes_in_the_file(tmp_path: Path, text: str, sentence: str) -> None:
         load_recipe(write(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ("shots: many", '"evaluate.tasks.t.shots": Expected a whole number, got many'),
+        ("limit: few", '"evaluate.tasks.t.limit": Expected a whole number or null, got few'),
+        ("seeds: [1, x]", '"evaluate.tasks.t.seeds": Expected a whole number, got x'),
+        ("shots_path: 3", '"evaluate.tasks.t.shots_path": Expected a text, a list or null, got 3'),
+        ("columns: {id: [1]}", '"evaluate.tasks.t.columns.id": Expected a text or null, got [1]'),
+        (
+            "passkey: {text: x}",
+            "\"evaluate.tasks.t.passkey.text\": Expected one of 'filler', 'record', got x",
+        ),
+        ("columns: {qestion: x}", "unknown key 'evaluate.tasks.t.columns.qestion'; did you mean 'question'?"),
+    ],
+)
+def test_mistakes_in_an_entry_name_it(tmp_path: Path, settings: str, sentence: str) -> None:
+    tasks = f"{{s: {{format: table, path: x, shots: 0}}, t: {{format: table, path: x, {settings}}}}}"
+    path = write(tmp_path, f"evaluate: {{tasks: {tasks}}}")
+    with pytest.raises(ConfigError) as said:
+        load_recipe(path)
+    assert str(said.value).removeprefix(f"{path}: ") == sentence
+    with pytest.raises(ConfigError) as said:
+        load_recipe(write(tmp_path, "seed: 1"), ["--evaluate.tasks", tasks])
+    assert str(said.value).removeprefix("command line: ") == sentence
+
+
+def test_an_entry_that_lacks_a_setting_or_is_no_mapping(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'^"evaluate\.tasks\.t": lacks format$'):
+        load_recipe(write(tmp_path, "evaluate: {tasks: {s: {format: table, path: x}, t: {path: x}}}"))
+    with pytest.raises(ConfigError, match=r'^"evaluate\.tasks": Expected a mapping, got 3$'):
+        load_recipe(write(tmp_path, "evaluate: {tasks: {t: 3}}"))
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
     recipe = load_recipe(path)
