@@ -101,15 +101,9 @@ def _scores(
     row: TaskRow | PerplexityRow, names: dict[str, str], hashes: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
     for label, score in row.scores.items():
+        names = {**names, "protocol_hash": hashes[label]}
         low, high = score.bounds or (None, None)
-        figures = {
-            "model": label,
-            "protocol_hash": hashes[label],
-            "value": score.value,
-            "low": low,
-            "high": high,
-            "count": score.count,
-        }
+        figures = {"model": label, "value": score.value, "low": low, "high": high, "count": score.count}
         yield names | figures | _change(row.changes.get(label))
 
 

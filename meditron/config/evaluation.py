@@ -179,7 +179,8 @@ class GenerationConfig:
     temperature: float = 0.8
     """Temperature of the samples of `vote`; all else is generated greedily."""
     batch_size: int = 8
-    """Answers that are generated at the same time; changes speed and memory."""
+    """Answers that are generated at the same time; changes speed and memory. Models of other types than Llama
+    write one after the other, and vLLM makes batches of its own: both without regard to this."""
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "reasoning_tokens", "samples", "batch_size"):
@@ -236,7 +237,8 @@ class EvaluateConfig:
     """What computes plain Llama models: torch (this program's own adapter), or vllm where it is installed,
     over all GPUs that it sees."""
     batch_tokens: int | None = None
-    """Tokens of one forward pass; changes speed and memory. Default: 512 on a CPU, 8192 on a GPU."""
+    """Tokens of one forward pass; changes speed and memory. Without effect with vLLM, which makes batches of
+    its own. Default: 512 on a CPU, 8192 on a GPU."""
     nproc: int = 1
     """Processes to start on this machine, one a GPU where there are any; they share the answers of each
     model. Ignored inside a process that another launcher started as one of several."""

@@ -212,7 +212,7 @@ def _given(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Dotted name and text of each option of a recipe on the command line."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         name, equals, text = argument[2:].partition("=")
         is_option = argument.startswith("--") and name[:1].isalpha()
         if is_option and name not in ("config", "cluster", "print_config", "debug", "help"):
