@@ -118,8 +118,9 @@ def test_a_damaged_file_is_one_sentence(name: str, content: str, work: Path, rec
 
 
 def test_the_numbers_as_data(work: Path, recipe_of: RecipeOf) -> None:
-    written(recipe_of(work))
+    page = written(recipe_of(work))
     content = json.loads((work / "report.json").read_text())
+    assert all(digest in page for row in content["perplexity"] for digest in row["hashes"].values())
     assert content["pretraining"]["steps"] == 120
     assert content["pretraining"]["skipped_steps"] == [30]
     assert content["accuracy"][0]["changes"]["pretrained"]["verdict"] == "inside the intervals"
