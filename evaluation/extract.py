@@ -1,66 +1,128 @@
 """Reading the chosen option off a generated text, strictly: one clear choice, or an invalid answer.
 
-The first rule that finds something decides:
+What a text rejects (`A and B are wrong`, `not A`) is taken out of it. Of the rest, the first rule that finds
+something decides:
 
-1. a statement (`the answer is C`, `option C is correct`, `\\boxed{C}`); of several the last one, because
+1. a text that begins with a letter or a label alone on its line: what follows may be made up;
+2. a statement (`the answer is C`, `option C is correct`, `\\boxed{C}`); of several the last one, because
    a text may correct itself;
-2. a text that begins with a letter set off by punctuation (`C.`, `(C)`, `C: ramipril`), or is the letter;
-3. a text that begins with an option's text;
-4. the only option whose text occurs at all, where options are longer than yes, no and maybe.
+3. a text that begins with a letter or an option's text set off by punctuation (`C.`, `(C)`, `Ramipril.`);
+4. in a short text, the only option whose text occurs, where options are longer than yes, no and maybe.
 
-What names two options where one is expected (`A and B`, `A or C`), or a letter that no option has, is
-invalid. Letters inside words and the article `A` are no choices: `Because of X` is not B, and `A patient`
-is not A.
+What names two options where one is expected (`A and B`, `A or C`, `A.` with B's text), a letter that no
+option has, a list of the options, and a choice that is withdrawn (`B. Wait, no`) are invalid.
 """
 
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.questions.base import LETTERS
+from evaluation.mentions import LABEL_LENGTH, LETTER, NAME, WORDS, named, options_of, plain_option
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Part of the protocol's hash; to be raised when a text may be read otherwise than before."""
 
-_LABEL_LENGTH = 5
-_ANSWER = r"(?:answer|choice|option|diagnosis|response|solution|conclusion)"
-_STATEMENTS = (
-    rf"\b{_ANSWER}s?\b[^.:;\n]{{0,60}}?(?:\bis\b|\bwould be\b|\bshould be\b|\bmust be\b|[:=]|->|=>)+",
-    r"\b(?:i|we)(?:'d| would| will|'ll)? (?:choose|chose|pick|select|go with|say|answer|went with|opt for)\b",
-    r"\\boxed\s*\{",
-    r"####",
+_GONE = "\0"
+"""Stands where a rejected option stood."""
+_SHORT = 200
+"""Characters of a text in which naming an option is answering; in a longer one it may be reasoning."""
+_LOOK_BACK = 80
+"""Characters between the word `answer` and the verb that leads to the choice."""
+
+# How a text rejects options.
+_ASIDE = r"(?:\s*,[^,.;\n]{1,60},|\s*\([^()\n]{1,60}\))?"
+_MARKS = r"[)\]}\"'.:]*"
+_LISTED = rf"{NAME}{_MARKS}(?:(?:,\s*{NAME}{_MARKS}){{0,9}},?\s*(?:and|or|nor|&)\s+{NAME}{_MARKS})?"
+_SUBJECT = r"(?<!\bis )(?<!\bbe )(?<!: )"
+_WRONG = (
+    r"(?:\w+ly |also |both |all |therefore |thus |the )*(?:not|never|wrong|incorrect|false|excluded|ruled out|"
+    r"out|unlikely|less likely|least likely|contraindicated|inappropriate|eliminated|implausible|unrelated)\b"
 )
-_LEAD = re.compile("|".join(f"(?:{statement})" for statement in _STATEMENTS), re.IGNORECASE)
-_FILLER = re.compile(
-    r"[\s:*_`\"'\[({$=>-]*(?:(?:therefore|thus|most likely|probably|likely|definitely|clearly|simply|just|"
-    r"indeed|option|answer|choice|letter|the|\\text|\\mathrm|\\textbf)\b[\s:*_`\"'\[({$]*)*",
+_REJECTED = re.compile(
+    r"\b(?:not|neither|nor|never|rather than|instead of|exclud(?:e[sd]?|ing)|eliminat(?:e[sd]?|ing)|"
+    r"rul(?:e[sd]?|ing) out|avoid(?:ed|ing)?|reject(?:ed|ing|s)?|(?<=n't))"
+    rf"\s+(?:\w+ly |be |either |the )*{_LISTED}"
+    rf"|{_SUBJECT}{_LISTED}{_ASIDE}\s+(?:cannot\b|"
+    rf"(?:are|were|seem|appear|(?:would|should|can|could) be)\s+{_WRONG}|"
+    r"(?:are|were|do|did|can|could|would|should|have)(?:n't|\s+not)\b)"
+    rf"|{_SUBJECT}{NAME}{_MARKS}{_ASIDE}\s+(?:(?:is|was|seems|appears)\s+{_WRONG}|"
+    r"(?:is|was|does|has|will)(?:n't|\s+not)\b)"
+    rf"|{NAME}(?:\)|\s*:|\s+[-–—])+\s*(?:(?:this|it) is )?(?:wrong|incorrect|false)\b",
     re.IGNORECASE,
 )
-_LETTER = re.compile(r"([A-J])(?![A-Za-z0-9'])(?!-\w)")
-_LOWER_LETTER = re.compile(r"([a-j])\s*(?:[)\].}*]|$)")
-_AFTER_LETTER = re.compile(r"\s*(?:[\])}.:,;!?\"'*_`$\n-]|$|\\|because\b|since\b|as\b|\()")
-_JOINED = r"(?:,\s*(?:and|or)?|and|or|&|/|\+)"
-_SECOND = re.compile(rf"\s*[\])}}.*]*\s*{_JOINED}\s*(?:option\s*)?[(\[*]*([A-J])(?![A-Za-z0-9'])")
-_BEST = r"(?:best|correct|right|likely|appropriate)(?: (?:answer|option|choice|one))?"
-_TRAILING = re.compile(
-    r"(?:option|answer|choice)?\s*[(\[*]*\b([A-J])\b[)\]*.:]*(?:[^.\n]{0,80}?)\s"
-    r"(?:is|seems|appears|would be) "
-    rf"(?:also )?(?:the |clearly the |indeed the )?(?:most |single |only )?{_BEST}",
+
+# How a text states its choice.
+_ANSWER = r"(?:answer|ans|choice|option|diagnosis|response|solution|conclusion)"
+_BEST = r"(?:best|correct|final|right one)(?: one)?"
+_VERB = re.compile(
+    r"(?P<be>\b(?:is|was|would be|should be|must be|has to be|will be)\b|(?<=\w)'s\b)|(?P<mark>:|=>|->|=)|(?P<line>[–—\n]|- )",
+    re.IGNORECASE,
 )
+_LEADS = {
+    kind: re.compile(subject, re.IGNORECASE)
+    for kind, subject in {
+        "be": rf"(?s:.*)(?P<subject>\b{_ANSWER}s?\b[^.:;!?\n]*|\b{_BEST}|\bit)\s*\Z",
+        "mark": rf"(?s:.*)(?P<subject>\b{_ANSWER}\b[^.:;!?\n]*|\b{_BEST})\s*\Z",
+        "line": r"(?s:.*)(?:\A|[\n.:!?#])\s*(?P<subject>(?:(?:the|my|final|best|correct|right) )*\bans(?:wer)?)\s*\Z",
+    }.items()
+}
+_SAID = re.compile(
+    r"\b(?:i|we)(?:'d| would| will|'ll)? (?:choose|chose|pick|select|go with|say|answer|went with|opt for)\b",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(r"[.;:!?\n,]|\b(?:but|yet|(?<!not )so|hence|thus|therefore|however)\b", re.IGNORECASE)
+_DOUBT = re.compile(
+    r"\b(?:not|never|cannot|if|because|since|(?<!to )(?<!of )(?<!question )whether|unless|(?<!no )doubt|wrong|incorrect|false)\b|n't\b", re.IGNORECASE
+)
+_ANOTHER_MATTER = re.compile(r"\b(?:because|since|although|while|whereas)\b", re.IGNORECASE)
+_FILLER = (
+    r"[\s:\"'\[({>=-]*(?:(?:therefore|thus|most likely|probably|likely|definitely|clearly|simply|just|indeed|"
+    r"no doubt|option|answer|choice|letter|the)\b[\s:\"'\[({]*){0,6}"
+)
+_JOINED = (
+    rf"(?:{_MARKS}\s*(?:,(?:\s*(?:and|or|but|then)\b)?|and\b|or\b|but\b|&|/|\+|plus\b|with\b|versus\b|vs\b)\s*"
+    rf"|[)\]}}\"']*[^\S\n]*(?={LETTER}\)))"
+)
+_CHOICE = rf"{NAME}(?:{_JOINED}(?:either |both )?{NAME}){{0,9}}"
+_CLAIM = re.compile(
+    rf"{_FILLER}(?:{_GONE},?\s*but(?: rather)?\b{_FILLER})?(?P<choice>{_CHOICE}){_MARKS}(?!\s*\?)",
+    re.IGNORECASE,
+)
+_APPROVED = re.compile(
+    r"(?:\A|[^\w\s]\s*|\n|\b(?:so|that|thus|therefore|hence|then|and|but|yet|only|because|since|both|think|believe) )"
+    rf"(?P<choice>{_CHOICE}){_MARKS}{_ASIDE}\s+(?:is|are|seems?|appears?|would be|must be) (?P<also>also )?"
+    r"(?:the |clearly |indeed |both |all |most |single |only |therefore |thus )*"
+    r"(?:(?P<plain>correct|right|best|likely|appropriate)(?: (?P<noun>answer|option|choice|one))?|(?P<answer>answer))"
+    r"\b(?!-| to\b|\s*\?)",
+    re.IGNORECASE,
+)
+_WITHDRAWN = re.compile(
+    r"(?:^|[-.!?,;–—])\s*(?:wait\b\s*[-,.!–—]|wait,? no|no,|no\b\s*[-–—]|actually\b|sorry\b|correction\b|scratch that|"
+    r"on second thought|hold on|let me re\w+|hmm|(?:that|this)(?: is|'s) (?:not right|wrong|incorrect))",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+# How a text begins with its choice.
+_OTHER = rf"[^\w{NAME[1:-1]}]*"
 _FIRST = re.compile(
-    r"[\s*_`\"']*(?:(?i:option|answer) )?"
-    r"(?:[(\[{]\s*(?P<enclosed>[A-J])\s*[)\]}]|\**(?P<plain>[A-J])\**\s*(?:[).:,]|-\s|\n))"
+    rf"{_OTHER}(?P<choice>{_CHOICE})(?P<marks>{_MARKS})"
+    r"(?P<after>\s*\n|\s*\Z|\s*[,;!]|\s[-–—]\s|\s+(?:because|since|as)\b)?",
+    re.IGNORECASE,
 )
-_BARE = re.compile(r"[\s([{*_`\"'$]*([A-Ja-j])[\s)\]}.,:;!*_`\"'$]*")
-_ANOTHER = re.compile(r"\s*(?:and|or|&|,|/)?\s*[(\[]?([A-J])\b(?=[).,\s]|$)(?P<article> (?!and\b|or\b)\w)?")
+_NEXT = re.compile(rf"[^\S\n]*{NAME}|{_OTHER}{LETTER}")
+_MARKED = re.compile(rf"[.;!?\n][^\w{NAME[1:-1]}]{{0,8}}({LETTER})[.:)]|\n({WORDS})")
+
+# What makes naming an option no answer.
 _NEGATED = re.compile(
-    r"\b(?:not|isn't|never|cannot be|rule[sd]? out|exclude[sd]?|incorrect|wrong)\b", re.IGNORECASE
+    r"\b(?:no|not|never|neither|cannot|without|avoid(?:ed|ing)?|exclude[sd]?|rule[sd]? out|wrong|incorrect|if|"
+    r"whether|contraindicated|harm(?:s|ful)?)\b|n't\b",
+    re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.;!?\n]")
-_THINKING = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL | re.IGNORECASE)
+
+Names = set[int | None]
+"""The options that a rule finds named where a choice belongs: none, the one choice, or too many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,149 +163,105 @@ def vote(texts: Sequence[str], options: Sequence[str]) -> Vote:
 
 def extract(text: str, options: Sequence[str]) -> int | None:
     """Index of the option that a text chooses, or None where it chooses none, or more than one."""
-    text = _normalised(text)
-    for rule in (_by_statement, _by_first_letter, _by_first_words, _by_only_mention):
-        found = rule(text, options)
-        if found is not _NOTHING:
-            return found
-    return None
+    marked = _REJECTED.sub(_GONE, named(text, options))
+    labels = any(len(plain_option(option)) <= LABEL_LENGTH for option in options)
+    begun, alone = _beginning(marked, labels)
+    names = (begun if alone else set()) or _stated(marked) or begun or _mentioned(marked, labels)
+    return next(iter(names)) if len(names) == 1 else None
 
 
-_NOTHING = -1
-"""A rule found nothing to judge; None means that it found an answer which is invalid."""
+def _beginning(text: str, labels: bool) -> tuple[Names, bool]:
+    """What a text begins with, and whether that is a letter or label alone on its line."""
+    first = _FIRST.match(text)
+    if first is None:
+        return set(), False
+    marks, after, rest = first["marks"], first["after"], text[first.end() :]
+    ends_line = after is not None and not after.strip()
+    letter = re.match(LETTER, first["choice"]) is not None
+    if letter or labels:
+        set_off = after is not None or any(mark in marks for mark in ").:")
+    else:
+        set_off = ends_line or after == "!" or "." in marks
+    if not set_off:
+        return set(), False
+    names = options_of(first["choice"]) | _listed(rest, first["choice"], new_line=ends_line)
+    if _WITHDRAWN.search(text, first.end("choice")):
+        return {None}, False
+    return names, ends_line and (letter or labels) and len(names) == 1 and None not in names
 
 
-def _normalised(text: str) -> str:
-    text = _THINKING.sub(" ", unicodedata.normalize("NFKC", text))
-    for quote in "“”«»„":
-        text = text.replace(quote, '"')
-    return text.replace("’", "'").replace("‘", "'").strip()
+def _listed(rest: str, name: str, *, new_line: bool) -> Names:
+    """Options that follow the first one as in a list: at once, or at the beginnings of lines."""
+    found: Names = set()
+    if following := _NEXT.match(("\n" if new_line else "") + rest):
+        found |= options_of(following[0])
+    (first,) = list(options_of(name))[:1]
+    for match in _MARKED.finditer(rest):
+        if match[2]:
+            found |= options_of(match[2]) if re.match(WORDS, name) else set()
+        elif first is not None and options_of(match[1]) == {first + 1}:
+            found.add(first + 1)
+    return found
 
 
-def _by_statement(text: str, options: Sequence[str]) -> int | None:
+def _stated(text: str) -> Names:
     """The last statement of an answer that names an option."""
-    found: list[tuple[int, int | None]] = []
-    for lead in _LEAD.finditer(text):
-        if _NEGATED.search(_SENTENCE_END.split(text[: lead.start()])[-1][-12:] + lead[0]):
+    claims = [*_led(text), *_said(text), *_approved(text)]
+    if not claims:
+        return set()
+    end, names = max(claims, key=lambda claim: claim[0])
+    return {None} if _WITHDRAWN.search(text, end) else names
+
+
+def _led(text: str) -> Iterator[tuple[int, Names]]:
+    """Choices after `the answer is`, `Answer:` and the like, each with its end."""
+    last = 0
+    for verb in _VERB.finditer(text):
+        kind = str(verb.lastgroup)
+        subject = _LEADS[kind].match(text[max(last, verb.start() - _LOOK_BACK) : verb.start()])
+        if subject is None or _ANOTHER_MATTER.search(subject["subject"]) or _doubted(text, verb.start()):
             continue
-        choice = _choice_at(text, lead.end(), options)
-        if choice is not _NOTHING:
-            found.append((lead.end(), choice))
-    for match in _TRAILING.finditer(text):
-        # "A and B is correct", and the article in "A beta blocker is the best choice", are no letters.
-        if not _NEGATED.search(match[0]) and _is_set_off(text, match):
-            found.append((match.end(), _index(match[1], options)))
-    return max(found, key=lambda pair: pair[0])[1] if found else _NOTHING
+        claim = _CLAIM.match(text, verb.end())
+        if claim and not (subject["subject"].lower() == "it" and re.search(WORDS, claim["choice"])):
+            last = claim.end("choice")
+            yield last, _chosen(text, claim)
 
 
-def _is_set_off(text: str, match: "re.Match[str]") -> bool:
-    """Whether the letter of a match stands for an option rather than being an article."""
-    after = text[match.end(1) : match.end(1) + 1]
-    named = text[match.start() : match.start(1)].strip(" ([*") != ""
-    verb = re.match(r"\s*[)\]*.:]*\s*(?:is|seems|appears|would be)\b", text[match.end(1) :])
-    return named or verb is not None or after in ")].:*"
+def _said(text: str) -> Iterator[tuple[int, Names]]:
+    """Choices after `I choose` and the like."""
+    for lead in _SAID.finditer(text):
+        claim = _CLAIM.match(text, lead.end())
+        if claim and not _doubted(text, lead.start()):
+            yield claim.end("choice"), _chosen(text, claim)
 
 
-def _choice_at(text: str, start: int, options: Sequence[str]) -> int | None:
-    """The option named right after a statement's lead."""
-    filler = _FILLER.match(text, start)
-    position = filler.end() if filler else start
-    if re.match(r"(?:not|n't|neither|none|unclear|unknown)\b", text[position:], re.IGNORECASE):
-        return _NOTHING
-    by_text = _option_at(text, position, options)
-    if by_text is not _NOTHING:
-        return by_text
-    return _letter_at(text, position, options)
+def _approved(text: str) -> Iterator[tuple[int, Names]]:
+    """Choices of which a text says that they are right; an option's text must be called the answer."""
+    for match in _APPROVED.finditer(text):
+        if (
+            re.search(LETTER, match["choice"])
+            or match["noun"]
+            or match["answer"]
+            or match["plain"] == "correct"
+        ):
+            if not _doubted(text, match.start("choice")):
+                yield match.end(), {None} if match["also"] else options_of(match["choice"])
 
 
-def _letter_at(text: str, position: int, options: Sequence[str]) -> int | None:
-    letter = _LETTER.match(text, position)
-    if letter is None:
-        lower = _LOWER_LETTER.match(text, position)
-        return _index(lower[1].upper(), options) if lower else _NOTHING
-    second = _SECOND.match(text, letter.end())
-    if second and second[1] != letter[1]:
-        return None
-    if not _AFTER_LETTER.match(text, letter.end()):
-        named = _option_at(text, letter.end(), options)
-        return _index(letter[1], options) if named == LETTERS.index(letter[1]) else _NOTHING
-    return _index(letter[1], options)
+def _chosen(text: str, claim: "re.Match[str]") -> Names:
+    """The options of a claim; the first of an echoed list of options is none."""
+    echoed = re.match("\ue000[).:]+\\s*\ue001[).:]", text[claim.start("choice") :])
+    return {None} if echoed else options_of(claim["choice"])
 
 
-def _index(letter: str, options: Sequence[str]) -> int | None:
-    index = LETTERS.index(letter)
-    return index if index < len(options) else None
+def _doubted(text: str, position: int) -> bool:
+    """Whether the clause before a position takes back what comes after it."""
+    return bool(_DOUBT.search(_CLAUSE.split(text[max(0, position - 200) : position])[-1]))
 
 
-def _option_at(text: str, position: int, options: Sequence[str]) -> int | None:
-    """The longest option whose text stands at a position, in any case."""
-    rest = " ".join(text[position : position + 400].split()).lower().lstrip(" \"'*([")
-    fitting = [
-        (len(option), index)
-        for index, option in enumerate(options)
-        if _begins(rest, " ".join(option.split()).lower().rstrip("."))
-    ]
-    return max(fitting)[1] if fitting else _NOTHING
-
-
-def _begins(text: str, option: str) -> bool:
-    return text.startswith(option) and not text[len(option) : len(option) + 1].isalnum()
-
-
-def _by_first_letter(text: str, options: Sequence[str]) -> int | None:
-    """A text that is a letter, or begins with one that punctuation sets off."""
-    if bare := _BARE.fullmatch(text):
-        return _index(bare[1].upper(), options)
-    match = _FIRST.match(text)
-    if match is None:
-        return _NOTHING
-    letter = match["enclosed"] or match["plain"]
-    another = _ANOTHER.match(text, match.end())
-    if another and another[1] != letter and not (another[1] in "AI" and another["article"]):
-        return None
-    return _index(letter, options)
-
-
-def _by_first_words(text: str, options: Sequence[str]) -> int | None:
-    """A text that begins with an option; a short label must be set off, as in `yes, it does`."""
-    stripped = text.lstrip(" \"'*_`([")
-    found = _option_at(stripped, 0, options)
-    if found is _NOTHING or found is None:
-        return _NOTHING
-    option = " ".join(options[found].split()).rstrip(".")
-    if len(option) > _LABEL_LENGTH:
-        return found if _alone(stripped, found, options) else None
-    rest = stripped[len(option) :]
-    both = re.match(r"\s*(?:and|or|/)\s*(\w+)", rest)
-    if both and any(both[1].lower() == other.lower() for other in options):
-        return None
-    return found if re.match(r"\s*[.,;:!)\]\"'*_`\n-]|\s*$", rest) else _NOTHING
-
-
-def _alone(text: str, found: int, options: Sequence[str]) -> bool:
-    """Whether no other option is named beside the one a text begins with (`ramipril or metformin`)."""
-    rest = text[len(options[found].rstrip(".")) :]
-    joined = re.match(r"\s*(?:,?\s*(?:and|or)|/|&)\s+", rest)
-    return joined is None or _option_at(rest, joined.end(), options) in (_NOTHING, found)
-
-
-def _by_only_mention(text: str, options: Sequence[str]) -> int | None:
-    """The only option that occurs; one inside a longer one that also occurs does not count."""
-    if any(len(option) <= _LABEL_LENGTH for option in options) or _NEGATED.search(text):
-        return _NOTHING
-    lowered = " ".join(text.split()).lower()
-    spans = {}
-    for index, option in enumerate(options):
-        words = re.escape(" ".join(option.split()).lower().rstrip("."))
-        spans[index] = [match.span() for match in re.finditer(rf"(?<!\w){words}(?!\w)", lowered)]
-    everything = [span for own in spans.values() for span in own]
-    standing = [
-        index
-        for index, own in spans.items()
-        if any(not any(_inside(span, other) for other in everything) for span in own)
-    ]
-    return standing[0] if len(standing) == 1 else _NOTHING
-
-
-def _inside(span: tuple[int, int], other: tuple[int, int]) -> bool:
-    return span != other and other[0] <= span[0] and span[1] <= other[1]
+def _mentioned(text: str, labels: bool) -> Names:
+    """What a short text names by its words, where no sentence that does so denies or asks."""
+    if labels or len(text) > _SHORT or "?" in text or not re.search(WORDS, text):
+        return set()
+    naming = [sentence for sentence in re.split(r"[.;!\n]", text) if re.search(NAME, sentence)]
+    return set() if any(map(_NEGATED.search, naming)) else options_of(text)

@@ -1,0 +1,148 @@
+"""Where a text names an option: each name becomes one character, so that rules can be written about names.
+
+An option is named by its letter or by its text, and either must stand alone. Letters inside words, the
+article `A` and the genus in `C. difficile` name nothing, nor does the label in `no significant difference`.
+Letter and text together (`B. Adrenaline`) are one name; where they disagree, the name is `TORN`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+
+from evaluation.questions.base import LETTERS
+
+LETTER = "[\ue000-\ue009\ue020]"
+"""An option named by its letter."""
+WORDS = "[\ue010-\ue019]"
+"""An option named by its text."""
+NAME = "[\ue000-\ue020]"
+"""An option named at all."""
+TORN = "\ue020"
+"""A name of no option: a letter that none has, or a letter beside the text of another option."""
+LABEL_LENGTH = 5
+"""Characters of a label, such as yes and maybe; a label is a common word, so more is asked of it."""
+
+_THINKING = re.compile(r"\A.*</think>|<think>.*", re.DOTALL | re.IGNORECASE)
+_NEXT_QUESTION = re.compile(r"\n[\s#*]*question\b[ \d]*[:.\n].*", re.DOTALL | re.IGNORECASE)
+_QUOTES = str.maketrans(dict.fromkeys("“”«»„‟〝〞「」『』", '"') | dict.fromkeys("’‘‚‛‹›", "'"))
+_MARKUP = (
+    (re.compile("[\0\ue000-\uf8ff]"), " "),
+    (re.compile(r"\\boxed\b|<\w*answer\w*>|^#### ?(?=\S+\s*$)", re.MULTILINE | re.IGNORECASE), "\nanswer: "),
+    (re.compile(r"</\w+>"), "\n"),
+    (re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"<[a-z]\w*>|[*`$]|(?<!\w)_+|_+(?!\w)"), ""),
+    (re.compile(r"[^\S\n]+"), " "),
+    (re.compile(r"\s*\n\s*"), "\n"),
+)
+_SMALL = re.compile(
+    r"((?:\A|[:=]|\b(?:is|option|answer|choice)\b)\s*[\"'(\[{]*)"
+    r"([b-j]|(?<!is )a|a(?=[)\]}.]))(?=[\"']*(?:[)\]}]|\.(?!\w)|\s*\Z))",
+    re.IGNORECASE,
+)
+_FUNCTION_WORDS = (
+    r"(?:because|since|as|so|due|given|while|although|but|and|or|not|it|its|this|that|these|those|there|the|they|"
+    r"he|she|his|her|we|you|my|which|who|hence|thus|therefore|both|all|in|for|with|on|at|if|when|is|was|are)\b"
+)
+_GENUS = re.compile(rf"\.\s?(?!{_FUNCTION_WORDS})[a-z]")
+_LISTED_BEFORE = re.compile(r"\b[A-J][)\]]?,? (?:and|or|nor) [(\[\"']?\Z")
+_OFF = re.compile(
+    r"[\"')\]}]*(?!['-]\w)(?:[^\S\n]*(?:[^\w\s]|\n|\Z)|\s+(?:and|or|nor|but|because|since|as|is|are|was|were|isn't|"
+    r"aren't|wasn't|weren't|seems?|appears?|does|do|doesn't|don't|can|can't|cannot|could|would|should|will|won't|"
+    r"must|has|have|than|instead|rather|unlike)\b)"
+)
+"""What sets a name off from what follows it."""
+
+
+def named(text: str, options: Sequence[str]) -> str:
+    """A text in plain form, up to a next question, with every name of an option as one character."""
+    text = _NEXT_QUESTION.sub("", _plain(_THINKING.sub(" ", text)))
+    text = _SMALL.sub(lambda match: match[1] + match[2].upper(), text)
+    texts = tuple(plain_option(option) for option in options)
+    return _pattern(texts).sub(lambda match: _name(match, texts), text)
+
+
+def plain_option(option: str) -> str:
+    """An option's text as it is looked for."""
+    return " ".join(_plain(option).split()).rstrip(".").lower()
+
+
+def options_of(names: str) -> set[int | None]:
+    """The options that are named in a marked text; None stands for a torn name."""
+    found = re.findall(NAME, names)
+    return {None if name == TORN else (ord(name) - 0xE000) % 16 for name in found}
+
+
+def _plain(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text).translate(_QUOTES)
+    for markup, plain in _MARKUP:
+        text = markup.sub(plain, text)
+    return text.strip()
+
+
+@lru_cache(maxsize=64)
+def _pattern(texts: tuple[str, ...]) -> "re.Pattern[str]":
+    """What may be a name: the text of an option, or a letter with or without a text behind it."""
+    found = sorted({text for text in texts if text and not _is_letter(text)}, key=len, reverse=True)
+    words = "|".join(re.escape(text).replace(r"\ ", r"\s+") for text in found) or r"(?!)"
+    words = rf"(?i:{words})(?!\w|-\w|[.,]\d|%)"
+    return re.compile(
+        rf"(?<!\w)(?<!\w-)(?<!\d[.,])(?:(?P<words>{words})|"
+        r"(?:(?P<sure>(?i:options?|choices?|answer|letter) ))?"
+        r"(?P<open>[\"'(\[{]{0,4})(?P<letter>(?<!\w)[A-J](?!\w))(?P<close>[\"')\]}]{0,4})"
+        rf"(?:(?P<between>(?:[.:),]|\s?[-–](?=\s))?\s?[(\"']?)(?P<own>{words}))?)"
+    )
+
+
+def _name(match: "re.Match[str]", texts: Sequence[str]) -> str:
+    """The characters that stand for a name; what was matched where it is none."""
+    if match["words"]:
+        index = _index_of(match["words"], texts)
+        stands = len(match["words"]) > LABEL_LENGTH or _OFF.match(match.string, match.end())
+        return _words(index, texts) if stands else match[0]
+    letter = LETTERS.index(match["letter"])
+    own = match["own"] and _index_of(match["own"], texts)
+    off = _OFF.match(match.string, match.end())
+    if own is not None and (match["between"].strip() or match["close"] or off):
+        if letter < len(texts) and texts[letter] == texts[own]:
+            return f"{chr(0xE000 + letter)})"
+        if off:
+            return f"{TORN})"
+    before, after = (
+        match[0][: match.end("close") - match.start()],
+        match[0][match.end("close") - match.start() :],
+    )
+    if own is not None:
+        after = match["between"] + _words(own, texts)
+    if not _stands_alone(match):
+        return before + after
+    other = match["letter"].lower() in texts and texts.index(match["letter"].lower()) != letter
+    name = TORN if other or letter >= len(texts) else chr(0xE000 + letter)
+    return name + (")" if match["open"] else match["close"]) + after
+
+
+def _stands_alone(match: "re.Match[str]") -> bool:
+    """Whether a letter is no article, no pronoun and no genus."""
+    end = match.end("letter")
+    if match["sure"] and match["sure"].lower().startswith(("option", "choice")):
+        return True
+    if match["letter"] == "I" and re.match(r"[\s,]+(?!(?:is|and|or|because|since)\b)\w", match.string[end:]):
+        return False
+    if _LISTED_BEFORE.search(match.string, max(0, match.start("letter") - 10), match.start("letter")):
+        return True
+    if match["own"] and match["between"].strip(" \"'"):
+        return True
+    return bool(_OFF.match(match.string, end)) and not _GENUS.match(match.string, end)
+
+
+def _index_of(words: str, texts: Sequence[str]) -> int:
+    words = " ".join(words.split())
+    return next(index for index, text in enumerate(texts) if re.fullmatch(f"(?i:{re.escape(text)})", words))
+
+
+def _words(index: int, texts: Sequence[str]) -> str:
+    return TORN if texts.count(texts[index]) > 1 else chr(0xE010 + index)
+
+
+def _is_letter(text: str) -> bool:
+    return len(text) == 1 and text.upper() in LETTERS
