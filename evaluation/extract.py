@@ -34,95 +34,121 @@ _LOOK_BACK = 80
 # How a text rejects options.
 _ASIDE = r"(?:\s*,[^,.;\n]{1,60},|\s*\([^()\n]{1,60}\))?"
 _MARKS = r"[)\]}\"'.:]*"
-_LISTED = rf"{NAME}{_MARKS}(?:(?:,\s*{NAME}{_MARKS}){{0,9}},?\s*(?:and|or|nor|&)\s+{NAME}{_MARKS})?"
-_SUBJECT = r"(?<!\bis )(?<!\bbe )(?<!: )"
+_CLOSED = r"[)\]}\"']*"
+_LISTED = rf"{NAME}{_CLOSED}(?:(?:,\s*{NAME}{_CLOSED}){{0,9}},?\s*(?:and|or|nor|&)\s+{NAME}{_CLOSED})?"
+_NO_CLAIM = r"(?<!\bis )(?<!\bbe )(?<!: )"
 _WRONG = (
-    r"(?:\w+ly |also |both |all |therefore |thus |the )*(?:not|never|wrong|incorrect|false|excluded|ruled out|"
-    r"out|unlikely|less likely|least likely|contraindicated|inappropriate|eliminated|implausible|unrelated)\b"
+    r"(?:\w+ly |also |both |all |therefore |thus |the )*(?:not|never|wrong|incorrect|false|excluded|"
+    r"ruled out|out|unlikely|less likely|least likely|contraindicated|inappropriate|eliminated|implausible|"
+    r"unrelated)\b"
 )
 _REJECTED = re.compile(
+    r"(?:,?\s*(?:and|but)\s+)?"
     r"\b(?:not|neither|nor|never|rather than|instead of|exclud(?:e[sd]?|ing)|eliminat(?:e[sd]?|ing)|"
     r"rul(?:e[sd]?|ing) out|avoid(?:ed|ing)?|reject(?:ed|ing|s)?|(?<=n't))"
     rf"\s+(?:\w+ly |be |either |the )*{_LISTED}"
-    rf"|{_SUBJECT}{_LISTED}{_ASIDE}\s+(?:cannot\b|"
+    rf"|{_NO_CLAIM}{_LISTED}[.:]?{_ASIDE}\s+(?:cannot\b|"
     rf"(?:are|were|seem|appear|(?:would|should|can|could) be)\s+{_WRONG}|"
     r"(?:are|were|do|did|can|could|would|should|have)(?:n't|\s+not)\b)"
-    rf"|{_SUBJECT}{NAME}{_MARKS}{_ASIDE}\s+(?:(?:is|was|seems|appears)\s+{_WRONG}|"
+    rf"|{_NO_CLAIM}{NAME}{_MARKS}{_ASIDE}\s+(?:(?:is|was|seems|appears)\s+{_WRONG}|"
     r"(?:is|was|does|has|will)(?:n't|\s+not)\b)"
-    rf"|{NAME}(?:\)|\s*:|\s+[-–—])+\s*(?:(?:this|it) is )?(?:wrong|incorrect|false)\b",
+    rf"|{NAME}(?:\)|\s*:|\s+[-–—])+\s*(?:(?:this|it) is )?(?:wrong|incorrect|false|no)\b",
     re.IGNORECASE,
 )
+
+# How a text names its choice, or several.
+_JOINED = (
+    rf"(?:{_MARKS}\s*(?:,(?:\s*(?:and|or|but|then)\b)?|and\b(?: then)?|or\b|but\b|&|/|\+|plus\b|"
+    r"(?:followed|combined|together|in combination) (?:with|by)\b|with\b|versus\b|vs\b)\s*"
+    rf"|{_CLOSED}[^\S\n]*(?={LETTER}\)))"
+)
+_CHOICE = rf"(?P<choice>{NAME}(?:{_JOINED}(?:either |both )?{NAME}){{0,9}})"
+_BUT = rf"{_GONE},?\s*but(?: rather)?\b"
+_ECHO = re.compile("\ue000[).:]+(?:[^\n]*\n)?[^\\w\ue000-\ue020]{0,8}\ue001[).:]")
+"""The beginning of a list of all options, which chooses none."""
 
 # How a text states its choice.
 _ANSWER = r"(?:answer|ans|choice|option|diagnosis|response|solution|conclusion)"
 _BEST = r"(?:best|correct|final|right one)(?: one)?"
 _VERB = re.compile(
-    r"(?P<be>\b(?:is|was|would be|should be|must be|has to be|will be)\b|(?<=\w)'s\b)|(?P<mark>:|=>|->|=)|(?P<line>[–—\n]|- )",
+    r"(?P<be>\b(?:is|was|would be|should be|must be|has to be|will be)\b|(?<=\w)'s\b)"
+    r"|(?P<mark>:|=>|->|=)|(?P<line>[–—\n]|- )",
     re.IGNORECASE,
 )
+_SUBJECTS = {
+    "be": rf"\b{_ANSWER}s?\b[^.:;!?\n]*|\b{_BEST}|\bit",
+    "mark": rf"\b(?!option|choice){_ANSWER}\b(?![^.]*\b(?:options|choices)\b)[^.:;!?\n]*"
+    rf"|(?:\b(?:my|chosen|right|{_BEST}) |(?:\A|\n)\s*)(?:option|choice)|\b{_BEST}",
+    "line": r"(?:\A|[\n.:!?#])\s*(?:(?:the|my|final|best|correct|right) )*ans(?:wer)?",
+}
 _LEADS = {
-    kind: re.compile(subject, re.IGNORECASE)
-    for kind, subject in {
-        "be": rf"(?s:.*)(?P<subject>\b{_ANSWER}s?\b[^.:;!?\n]*|\b{_BEST}|\bit)\s*\Z",
-        "mark": rf"(?s:.*)(?P<subject>\b{_ANSWER}\b[^.:;!?\n]*|\b{_BEST})\s*\Z",
-        "line": r"(?s:.*)(?:\A|[\n.:!?#])\s*(?P<subject>(?:(?:the|my|final|best|correct|right) )*\bans(?:wer)?)\s*\Z",
-    }.items()
+    kind: re.compile(rf"(?s:.*)(?P<subject>{subject})\s*\Z", re.IGNORECASE)
+    for kind, subject in _SUBJECTS.items()
 }
 _SAID = re.compile(
-    r"\b(?:i|we)(?:'d| would| will|'ll)? (?:choose|chose|pick|select|go with|say|answer|went with|opt for)\b",
+    r"(?<!do )(?<!should )(?<!could )(?<!would )\b(?:i|we)(?:'d| would| will|'ll)? "
+    r"(?:choose|chose|pick|select|go with|say|answer|went with|opt for)\b",
     re.IGNORECASE,
 )
-_CLAUSE = re.compile(r"[.;:!?\n,]|\b(?:but|yet|(?<!not )so|hence|thus|therefore|however)\b", re.IGNORECASE)
-_DOUBT = re.compile(
-    r"\b(?:not|never|cannot|if|because|since|(?<!to )(?<!of )(?<!question )whether|unless|(?<!no )doubt|wrong|incorrect|false)\b|n't\b", re.IGNORECASE
-)
-_ANOTHER_MATTER = re.compile(r"\b(?:because|since|although|while|whereas)\b", re.IGNORECASE)
 _FILLER = (
     r"[\s:\"'\[({>=-]*(?:(?:therefore|thus|most likely|probably|likely|definitely|clearly|simply|just|indeed|"
     r"no doubt|option|answer|choice|letter|the)\b[\s:\"'\[({]*){0,6}"
 )
-_JOINED = (
-    rf"(?:{_MARKS}\s*(?:,(?:\s*(?:and|or|but|then)\b)?|and\b|or\b|but\b|&|/|\+|plus\b|with\b|versus\b|vs\b)\s*"
-    rf"|[)\]}}\"']*[^\S\n]*(?={LETTER}\)))"
-)
-_CHOICE = rf"{NAME}(?:{_JOINED}(?:either |both )?{NAME}){{0,9}}"
 _CLAIM = re.compile(
-    rf"{_FILLER}(?:{_GONE},?\s*but(?: rather)?\b{_FILLER})?(?P<choice>{_CHOICE}){_MARKS}(?!\s*\?)",
+    rf"{_FILLER}(?:{_BUT}{_FILLER})?"
+    rf"{_CHOICE}{_MARKS}(?!\s*\?|\s+(?:if|unless)\b)",
     re.IGNORECASE,
 )
 _APPROVED = re.compile(
-    r"(?:\A|[^\w\s]\s*|\n|\b(?:so|that|thus|therefore|hence|then|and|but|yet|only|because|since|both|think|believe) )"
-    rf"(?P<choice>{_CHOICE}){_MARKS}{_ASIDE}\s+(?:is|are|seems?|appears?|would be|must be) (?P<also>also )?"
+    r"(?:\A|[^\w\s]\s*|\n|"
+    r"\b(?:so|that|thus|therefore|hence|then|and|but|yet|only|because|since|both|think|believe) )"
+    rf"{_CHOICE}{_MARKS}{_ASIDE}\s+(?:is|are|seems?|appears?|(?P<would>would) be|must be) (?P<also>also )?"
     r"(?:the |clearly |indeed |both |all |most |single |only |therefore |thus )*"
-    r"(?:(?P<plain>correct|right|best|likely|appropriate)(?: (?P<noun>answer|option|choice|one))?|(?P<answer>answer))"
-    r"\b(?!-| to\b|\s*\?)",
+    r"(?:(?:correct|right|best|likely|appropriate) (?P<noun>answer|option|choice|one)\b|(?P<answer>answer)\b|"
+    r"(?:(?P<correct>correct)|right|best|likely|appropriate)"
+    r"(?=\s*(?:[^\w\s]|\Z)|\s+(?:because|since|as|and|but|so|while|here)\b))"
+    r"(?!-|\s*\?|[^.;!?\n]*\b(?:if|unless)\b)",
     re.IGNORECASE,
 )
+
+# What takes a statement back.
+_CLAUSE = re.compile(r"[.;:!?\n,]|\b(?:but|yet|(?<!not )so|hence|thus|therefore|however)\b", re.IGNORECASE)
+_DOUBT = re.compile(
+    r"\b(?:not|never|cannot|if|(?<!to )(?<!of )(?<!question )whether|unless|unlikely|(?<!no )doubt|thought|"
+    r"nobody|no one|wrong|incorrect|false)\b|n't\b",
+    re.IGNORECASE,
+)
+_SUPPOSED = re.compile(r"\bif\b[^.;!?\n]*\Z", re.IGNORECASE)
+_REASON = re.compile(
+    r"[^.,;!?\n]*\b(?:because|since|as(?! follows)|although|while|whereas)\b[^.,;!?\n]*", re.IGNORECASE
+)
 _WITHDRAWN = re.compile(
-    r"(?:^|[-.!?,;–—])\s*(?:wait\b\s*[-,.!–—]|wait,? no|no,|no\b\s*[-–—]|actually\b|sorry\b|correction\b|scratch that|"
-    r"on second thought|hold on|let me re\w+|hmm|(?:that|this)(?: is|'s) (?:not right|wrong|incorrect))",
+    r"(?:^|[-.!?,;–—])\s*(?:wait\b\s*[-,.!–—]|wait,? no|no,|no\b\s*[-–—]|actually\b|sorry\b|correction:|"
+    r"scratch that|on second thought|hold on|let me re\w+|hmm|"
+    r"(?:that|this)(?: is|'s) (?:not right|wrong|incorrect))",
     re.IGNORECASE | re.MULTILINE,
+)
+_NO_ANSWER = re.compile(
+    r"\b(?:no|not|none|never|neither|nothing|cannot|without|avoid\w*|exclud\w*|rul\w+ out|wrong|incorrect|if|"
+    r"whether|contraindicated|harm\w*|danger\w*|worse\w*|stop\w*|allerg\w*|already|except|other than|but)\b"
+    r"|n't\b|\?",
+    re.IGNORECASE,
 )
 
 # How a text begins with its choice.
-_OTHER = rf"[^\w{NAME[1:-1]}]*"
+_OTHER = rf"[^\w{NAME[1:-1]}]"
 _FIRST = re.compile(
-    rf"{_OTHER}(?P<choice>{_CHOICE})(?P<marks>{_MARKS})"
-    r"(?P<after>\s*\n|\s*\Z|\s*[,;!]|\s[-–—]\s|\s+(?:because|since|as)\b)?",
+    rf"{_OTHER}*(?:{_BUT} )?{_CHOICE}(?P<marks>{_MARKS})"
+    rf"(?P<after>\s*\n|\s*\Z|\s*[,;!]|\s[-–—]\s|\s*{_GONE}|\s+\(|\s+(?:because|since|as)\b)?",
     re.IGNORECASE,
 )
-_NEXT = re.compile(rf"[^\S\n]*{NAME}|{_OTHER}{LETTER}")
-_MARKED = re.compile(rf"[.;!?\n][^\w{NAME[1:-1]}]{{0,8}}({LETTER})[.:)]|\n({WORDS})")
-
-# What makes naming an option no answer.
-_NEGATED = re.compile(
-    r"\b(?:no|not|never|neither|cannot|without|avoid(?:ed|ing)?|exclude[sd]?|rule[sd]? out|wrong|incorrect|if|"
-    r"whether|contraindicated|harm(?:s|ful)?)\b|n't\b",
-    re.IGNORECASE,
-)
+_NEXT = re.compile(rf"[^\S\n]*{NAME}|{_OTHER}*{LETTER}")
+_ITEM = re.compile(rf"[.;!?\n]{_OTHER}{{0,8}}({LETTER})[.:)]|\n({WORDS})")
 
 Names = set[int | None]
 """The options that a rule finds named where a choice belongs: none, the one choice, or too many."""
+Claim = tuple[int, Names]
+"""The end of a statement in the text, and what it chooses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,36 +197,35 @@ def extract(text: str, options: Sequence[str]) -> int | None:
 
 
 def _beginning(text: str, labels: bool) -> tuple[Names, bool]:
-    """What a text begins with, and whether that is a letter or label alone on its line."""
+    """What a text begins with, and whether that is one letter or label alone on its line."""
     first = _FIRST.match(text)
     if first is None:
         return set(), False
-    marks, after, rest = first["marks"], first["after"], text[first.end() :]
-    ends_line = after is not None and not after.strip()
-    letter = re.match(LETTER, first["choice"]) is not None
-    if letter or labels:
+    marks, after = first["marks"], first["after"]
+    ends_line = after is not None and not after.strip(" \n")
+    by_letter = re.match(LETTER, first["choice"]) is not None
+    if by_letter or labels:
         set_off = after is not None or any(mark in marks for mark in ").:")
     else:
         set_off = ends_line or after == "!" or "." in marks
     if not set_off:
         return set(), False
-    names = options_of(first["choice"]) | _listed(rest, first["choice"], new_line=ends_line)
     if _WITHDRAWN.search(text, first.end("choice")):
         return {None}, False
-    return names, ends_line and (letter or labels) and len(names) == 1 and None not in names
+    rest = ("\n" if ends_line else "") + text[first.end() :]
+    names = options_of(first["choice"]) | _listed(rest, first["choice"])
+    return names, ends_line and (by_letter or labels) and len(names) == 1 and None not in names
 
 
-def _listed(rest: str, name: str, *, new_line: bool) -> Names:
-    """Options that follow the first one as in a list: at once, or at the beginnings of lines."""
-    found: Names = set()
-    if following := _NEXT.match(("\n" if new_line else "") + rest):
-        found |= options_of(following[0])
-    (first,) = list(options_of(name))[:1]
-    for match in _MARKED.finditer(rest):
-        if match[2]:
-            found |= options_of(match[2]) if re.match(WORDS, name) else set()
-        elif first is not None and options_of(match[1]) == {first + 1}:
-            found.add(first + 1)
+def _listed(rest: str, name: str) -> Names:
+    """Options that follow the first one as in a list: at once, or as the next item."""
+    following = _NEXT.match(rest)
+    found = options_of(following[0]) if following else set()
+    for item in _ITEM.finditer(rest):
+        if item[2] and re.match(WORDS, name):
+            found |= options_of(item[2])
+        elif item[1] and ord(item[1]) == ord(name[0]) + 1:
+            found |= options_of(item[1])
     return found
 
 
@@ -213,21 +238,23 @@ def _stated(text: str) -> Names:
     return {None} if _WITHDRAWN.search(text, end) else names
 
 
-def _led(text: str) -> Iterator[tuple[int, Names]]:
-    """Choices after `the answer is`, `Answer:` and the like, each with its end."""
+def _led(text: str) -> Iterator[Claim]:
+    """Choices after `the answer is`, `Answer:` and the like."""
     last = 0
     for verb in _VERB.finditer(text):
-        kind = str(verb.lastgroup)
-        subject = _LEADS[kind].match(text[max(last, verb.start() - _LOOK_BACK) : verb.start()])
-        if subject is None or _ANOTHER_MATTER.search(subject["subject"]) or _doubted(text, verb.start()):
+        before = text[max(last, verb.start() - _LOOK_BACK) : verb.start()]
+        subject = _LEADS[str(verb.lastgroup)].match(before)
+        if subject is None or _REASON.search(subject["subject"]) or (last and _REASON.fullmatch(before)):
             continue
         claim = _CLAIM.match(text, verb.end())
-        if claim and not (subject["subject"].lower() == "it" and re.search(WORDS, claim["choice"])):
+        if claim is None or _doubted(text, verb.start(), supposed=verb[0].lower() == "would be"):
+            continue
+        if subject["subject"].lower() != "it" or not re.search(WORDS, claim["choice"]):
             last = claim.end("choice")
             yield last, _chosen(text, claim)
 
 
-def _said(text: str) -> Iterator[tuple[int, Names]]:
+def _said(text: str) -> Iterator[Claim]:
     """Choices after `I choose` and the like."""
     for lead in _SAID.finditer(text):
         claim = _CLAIM.match(text, lead.end())
@@ -235,33 +262,26 @@ def _said(text: str) -> Iterator[tuple[int, Names]]:
             yield claim.end("choice"), _chosen(text, claim)
 
 
-def _approved(text: str) -> Iterator[tuple[int, Names]]:
+def _approved(text: str) -> Iterator[Claim]:
     """Choices of which a text says that they are right; an option's text must be called the answer."""
     for match in _APPROVED.finditer(text):
-        if (
-            re.search(LETTER, match["choice"])
-            or match["noun"]
-            or match["answer"]
-            or match["plain"] == "correct"
-        ):
-            if not _doubted(text, match.start("choice")):
-                yield match.end(), {None} if match["also"] else options_of(match["choice"])
+        called = match["noun"] or match["answer"] or match["correct"] or re.search(LETTER, match["choice"])
+        if called and not _doubted(text, match.start("choice"), supposed=match["would"] is not None):
+            yield match.end(), {None} if match["also"] else options_of(match["choice"])
 
 
 def _chosen(text: str, claim: "re.Match[str]") -> Names:
     """The options of a claim; the first of an echoed list of options is none."""
-    echoed = re.match("\ue000[).:]+\\s*\ue001[).:]", text[claim.start("choice") :])
-    return {None} if echoed else options_of(claim["choice"])
+    return {None} if _ECHO.match(text, claim.start("choice")) else options_of(claim["choice"])
 
 
-def _doubted(text: str, position: int) -> bool:
-    """Whether the clause before a position takes back what comes after it."""
-    return bool(_DOUBT.search(_CLAUSE.split(text[max(0, position - 200) : position])[-1]))
+def _doubted(text: str, position: int, *, supposed: bool = False) -> bool:
+    """Whether the clause before a position takes back what comes after it, or the sentence supposes it."""
+    before = text[max(0, position - 200) : position]
+    return bool(_DOUBT.search(_CLAUSE.split(before)[-1]) or (supposed and _SUPPOSED.search(before)))
 
 
 def _mentioned(text: str, labels: bool) -> Names:
-    """What a short text names by its words, where no sentence that does so denies or asks."""
-    if labels or len(text) > _SHORT or "?" in text or not re.search(WORDS, text):
-        return set()
-    naming = [sentence for sentence in re.split(r"[.;!\n]", text) if re.search(NAME, sentence)]
-    return set() if any(map(_NEGATED.search, naming)) else options_of(text)
+    """What a short text names by its words, where it neither denies nor asks."""
+    said = not labels and len(text) <= _SHORT and re.search(WORDS, text) and not _NO_ANSWER.search(text)
+    return options_of(text) if said else set()

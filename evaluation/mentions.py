@@ -29,7 +29,7 @@ _QUOTES = str.maketrans(dict.fromkeys("“”«»„‟〝〞「」『』", '"')
 _MARKUP = (
     (re.compile("[\0\ue000-\uf8ff]"), " "),
     (re.compile(r"\\boxed\b|<\w*answer\w*>|^#### ?(?=\S+\s*$)", re.MULTILINE | re.IGNORECASE), "\nanswer: "),
-    (re.compile(r"</\w+>"), "\n"),
+    (re.compile(r"</\w+>|<\|\w+\|>"), "\n"),
     (re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"<[a-z]\w*>|[*`$]|(?<!\w)_+|_+(?!\w)"), ""),
     (re.compile(r"[^\S\n]+"), " "),
@@ -46,12 +46,14 @@ _FUNCTION_WORDS = (
 )
 _GENUS = re.compile(rf"\.\s?(?!{_FUNCTION_WORDS})[a-z]")
 _LISTED_BEFORE = re.compile(r"\b[A-J][)\]]?,? (?:and|or|nor) [(\[\"']?\Z")
+_CLOSED = r"[\"')\]}]*(?!['-]\w)"
+_END = r"[^\S\n]*(?:[^\w\s]|\n|\Z)|\s+(?:and|or|because|since|as)\b"
+_ENDS = re.compile(rf"{_CLOSED}(?:{_END})")
 _OFF = re.compile(
-    r"[\"')\]}]*(?!['-]\w)(?:[^\S\n]*(?:[^\w\s]|\n|\Z)|\s+(?:and|or|nor|but|because|since|as|is|are|was|were|isn't|"
-    r"aren't|wasn't|weren't|seems?|appears?|does|do|doesn't|don't|can|can't|cannot|could|would|should|will|won't|"
-    r"must|has|have|than|instead|rather|unlike)\b)"
+    rf"{_CLOSED}(?:{_END}|\s+(?:nor|but|is|are|was|were|isn't|aren't|wasn't|weren't|seems?|appears?|does|do|doesn't|"
+    r"don't|can|can't|cannot|could|would|should|will|won't|must|has|have|than|instead|rather|unlike)\b)"
 )
-"""What sets a name off from what follows it."""
+"""What sets a name off from what follows it: its phrase ends, or it is the subject of a sentence."""
 
 
 def named(text: str, options: Sequence[str]) -> str:
@@ -96,29 +98,20 @@ def _pattern(texts: tuple[str, ...]) -> "re.Pattern[str]":
 
 def _name(match: "re.Match[str]", texts: Sequence[str]) -> str:
     """The characters that stand for a name; what was matched where it is none."""
+    off = bool(_OFF.match(match.string, match.end()))
     if match["words"]:
-        index = _index_of(match["words"], texts)
-        stands = len(match["words"]) > LABEL_LENGTH or _OFF.match(match.string, match.end())
-        return _words(index, texts) if stands else match[0]
+        return _words(match["words"], texts, off)
     letter = LETTERS.index(match["letter"])
-    own = match["own"] and _index_of(match["own"], texts)
-    off = _OFF.match(match.string, match.end())
-    if own is not None and (match["between"].strip() or match["close"] or off):
-        if letter < len(texts) and texts[letter] == texts[own]:
-            return f"{chr(0xE000 + letter)})"
-        if off:
+    name = _letter(letter, texts)
+    if match["own"] and (match["between"].strip() or match["close"] or off):
+        if name != TORN and texts[letter] == texts[_index_of(match["own"], texts)]:
+            return f"{name})"
+        if _ENDS.match(match.string, match.end()):
             return f"{TORN})"
-    before, after = (
-        match[0][: match.end("close") - match.start()],
-        match[0][match.end("close") - match.start() :],
-    )
-    if own is not None:
-        after = match["between"] + _words(own, texts)
-    if not _stands_alone(match):
-        return before + after
-    other = match["letter"].lower() in texts and texts.index(match["letter"].lower()) != letter
-    name = TORN if other or letter >= len(texts) else chr(0xE000 + letter)
-    return name + (")" if match["open"] else match["close"]) + after
+    after = match["between"] + _words(match["own"], texts, off) if match["own"] else ""
+    if _stands_alone(match):
+        return name + (")" if match["open"] else match["close"]) + after
+    return match[0].removesuffix((match["between"] or "") + (match["own"] or "")) + after
 
 
 def _stands_alone(match: "re.Match[str]") -> bool:
@@ -140,8 +133,18 @@ def _index_of(words: str, texts: Sequence[str]) -> int:
     return next(index for index, text in enumerate(texts) if re.fullmatch(f"(?i:{re.escape(text)})", words))
 
 
-def _words(index: int, texts: Sequence[str]) -> str:
+def _words(words: str, texts: Sequence[str], off: bool) -> str:
+    """The name of an option by its text; a label that is not set off is none."""
+    index = _index_of(words, texts)
+    if len(words) <= LABEL_LENGTH and not off:
+        return words
     return TORN if texts.count(texts[index]) > 1 else chr(0xE010 + index)
+
+
+def _letter(index: int, texts: Sequence[str]) -> str:
+    """The name of an option by its letter, unless none has it, or another one's text is that letter."""
+    others = [text for place, text in enumerate(texts) if place != index]
+    return TORN if index >= len(texts) or LETTERS[index].lower() in others else chr(0xE000 + index)
 
 
 def _is_letter(text: str) -> bool:

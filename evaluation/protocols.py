@@ -60,7 +60,7 @@ class Protocol:
         if not self.generates:
             return {}
         tokens = config.max_tokens if self.kind == "generate" else config.reasoning_tokens
-        generation: dict[str, Any] = {"until": ["\n\nQuestion:"], "max_gen_toks": tokens, "do_sample": False}
+        generation: dict[str, Any] = {"until": ["\n\nQuestion"], "max_gen_toks": tokens, "do_sample": False}
         if self.kind != "vote":
             return {"generation_kwargs": generation}
         sampling = {"do_sample": True, "temperature": config.temperature, "seed": seed}

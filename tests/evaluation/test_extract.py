@@ -1,4 +1,4 @@
-"""Reading the chosen option off generated texts; `golden/answers.jsonl` holds 300 ugly ones."""
+"""Reading the chosen option off generated texts; `golden/answers.jsonl` holds 341 ugly ones."""
 
 import json
 import re
@@ -12,6 +12,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from evaluation.extract import extract, process_results, vote
+from evaluation.protocols import Protocol
+from meditron.config import GenerationConfig
 
 OPTIONS = {
     "drugs": ["Ramipril", "Adrenaline", "Beta blockers", "Antibiotics"],
@@ -38,7 +40,7 @@ def test_golden_answers(case: dict[str, str | None]) -> None:
 
 
 def test_the_golden_file_is_whole() -> None:
-    assert len(GOLDEN) >= 300
+    assert len(GOLDEN) >= 341
     assert sum(case["choice"] is None for case in GOLDEN) >= 80
     assert sum(len(str(case["text"])) > 300 for case in GOLDEN) >= 15
     assert len(Counter(case["choice"] for case in GOLDEN)) >= 9
@@ -61,7 +63,19 @@ def names_an_option(text: str, options: list[str]) -> bool:
     return re.search(rf"(?<![A-Za-z0-9])(?:{names})(?![A-Za-z0-9])", plain, re.IGNORECASE) is not None
 
 
-WORDS = ["the answer is", "Answer:", "not", "ramiprils", "Because", "noisy", "yesterday", "AB", "\\boxed{", "(", "."]
+WORDS = [
+    "the answer is",
+    "Answer:",
+    "not",
+    "ramiprils",
+    "Because",
+    "noisy",
+    "yesterday",
+    "AB",
+    "\\boxed{",
+    "(",
+    ".",
+]
 
 
 @given(
@@ -96,12 +110,15 @@ TALK = [
 
 
 @given(
-    st.lists(st.one_of(st.sampled_from(TALK), st.text(alphabet="klpuvwxyz ,.!?:;-()\n", max_size=40)), max_size=6),
+    st.lists(
+        st.one_of(st.sampled_from(TALK), st.text(alphabet="klpuvwxyz ,.!?:;-()\n", max_size=40)), max_size=6
+    ),
     st.sampled_from([". ", ", so ", "\n", ".\n\nTherefore, ", "; hence "]),
     st.sampled_from("ABCD"),
     st.booleans(),
 )
 @example([], "", "B", True)
+@example(["it isn't C"], ". ", "A", False)
 def test_a_text_that_concludes_is_read(talk: list[str], join: str, letter: str, in_words: bool) -> None:
     options = OPTIONS["drugs"]
     choice = options["ABCD".index(letter)].lower() if in_words else letter
@@ -135,6 +152,17 @@ def test_options_that_look_like_letters_or_each_other(
     options: list[str], text: str, choice: int | None
 ) -> None:
     assert extract(text, options) == choice
+
+
+@pytest.mark.parametrize("kind", ["generate", "cot", "vote"])
+def test_a_next_question_stops_the_text_and_is_not_read(kind: str) -> None:
+    (stop,) = Protocol(name=kind).settings(GenerationConfig(), 1)["generation_kwargs"]["until"]
+    tasks = Path(__file__).parents[2] / "evaluation" / "tasks"
+    assert f"until: [{json.dumps(stop)}]" in (tasks / f"_{kind}.yaml").read_text()
+    for head in ("Question: Next?", "Question 2: Next?"):
+        text = f"The answer is C\n\n{head}\nThe answer is: A"
+        assert text.split(stop)[0] == "The answer is C"
+        assert extract(text, OPTIONS["drugs"]) == 2
 
 
 def test_votes_and_ties() -> None:
