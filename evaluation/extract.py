@@ -64,8 +64,11 @@ _JOINED = (
 )
 _CHOICE = rf"(?P<choice>{NAME}(?:{_JOINED}(?:either |both )?{NAME}){{0,9}})"
 _BUT = rf"{_GONE},?\s*but(?: rather)?\b"
-_ECHO = re.compile("\ue000[).:]+(?:[^\n]*\n)?[^\\w\ue000-\ue020]{0,8}\ue001[).:]")
-"""The beginning of a list of all options, which chooses none."""
+_ECHO = re.compile(
+    "\ue000[).:]+(?:[^\n]*\n)?[^\\w\ue000-\ue020]{0,8}\ue001[).:]+"
+    r"(?!\s(?:is|are|was|were|would|can|could|may|might|will|should|does|do|has|have)\b)"
+)
+"""The beginning of a list of all options, which chooses none; sentences about them are no such list."""
 
 # How a text states its choice.
 _ANSWER = r"(?:answer|ans|choice|option|diagnosis|response|solution|conclusion)"

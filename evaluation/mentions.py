@@ -119,7 +119,9 @@ def _stands_alone(match: "re.Match[str]") -> bool:
     end = match.end("letter")
     if match["sure"] and match["sure"].lower().startswith(("option", "choice")):
         return True
-    if match["letter"] == "I" and re.match(r"[\s,]+(?!(?:is|and|or|because|since)\b)\w", match.string[end:]):
+    if match["letter"] == "I" and re.match(
+        r"[ ,]+(?!(?:is|are|and|or|but|because|since)\b)\w", match.string[end:]
+    ):
         return False
     if _LISTED_BEFORE.search(match.string, max(0, match.start("letter") - 10), match.start("letter")):
         return True
