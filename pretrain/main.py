@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from meditron.checkpoints import TOLD, newest, remove_leftovers
 from meditron.config import PretrainConfig, Recipe
+from meditron.config.check import require
 from meditron.config.loading import dump_recipe, recipe_dict
 from meditron.errors import REQUEUE_EXIT_CODE, ConfigError, InputError, MeditronError
 from meditron.files import atomic_write_text
@@ -156,6 +157,8 @@ def _check(recipe: Recipe) -> "Architecture":
         layout.pipeline_model_parallel_size,
         layout.virtual_pipeline_model_parallel_size,
     )
+    if layout.sequence_parallel:
+        _check_sequence(config, architecture)
     require_trackers(config.trackers)
     if config.fp8:
         from meditron.models.megatron.fp8 import require_fp8
@@ -163,6 +166,19 @@ def _check(recipe: Recipe) -> "Architecture":
         require_fp8()
     longest = max(architecture.max_position_embeddings, config.sequence_length)
     return replace(architecture, max_position_embeddings=longest)
+
+
+def _check_sequence(config: PretrainConfig, architecture: "Architecture") -> None:
+    import torch
+
+    sample = torch.zeros(1, 1, config.sequence_length, dtype=torch.int64)
+    length, ranks = (
+        architecture.insert(sample, sample, 0)[0].shape[-1],
+        config.parallel.tensor_model_parallel_size,
+    )
+    added = "" if length == config.sequence_length else f" (with what the model's options insert {length})"
+    rule = f"{added} must be a multiple of tensor_model_parallel_size ({ranks}) with sequence_parallel"
+    require(length % ranks == 0, "pretrain.sequence_length", config.sequence_length, rule.strip())
 
 
 def _table(config: PretrainConfig) -> dict[str, Any]:

@@ -153,6 +153,8 @@ class OptimizerConfig:
         for name in ("adam_beta1", "adam_beta2"):
             value = getattr(self, name)
             require(0 <= value < 1, f"pretrain.optimizer.{name}", value, "must be at least 0 and under 1")
+        require(self.weight_decay >= 0, "pretrain.optimizer.weight_decay", self.weight_decay, "is negative")
+        require(self.adam_eps > 0, "pretrain.optimizer.adam_eps", self.adam_eps, "must be positive")
 
 
 @dataclass(kw_only=True)
@@ -212,9 +214,10 @@ class FaultConfig:
     """Number of those last losses; at least 16 must be known."""
     hang_factor: float = 50.0
     """How many median steps one may take before each process writes its stacks to `<run_dir>/logs` and ends
-    with exit code 8. 0 waits for `timeout_minutes` alone."""
+    with exit code 8. The first step, a validation of one source and a checkpoint may take nine tenths of
+    `timeout_minutes`, and nothing may take more. 0 writes no stacks and waits for `timeout_minutes` alone."""
     hang_min_seconds: float = 300.0
-    """Seconds that a step may take in any case."""
+    """Seconds that a step may take in any case, within nine tenths of `timeout_minutes`."""
     straggler_interval: int = 100
     """Steps between two log lines about the slowest process of each phase. 0 writes none."""
 
@@ -298,7 +301,7 @@ class PretrainConfig:
     matrix product seen when training starts, all processes at once. Default: the data sheet's value of a
     known GPU (at fp8 that of fp8); on others MFU is not reported."""
     timeout_minutes: float = 30.0
-    """Longest wait for the other processes before the run fails."""
+    """Longest wait for the other processes before the run fails; see also `fault.hang_factor`."""
 
     def __post_init__(self) -> None:
         for name in ("sequence_length", "micro_batch_size", "global_batch_size", "train_steps"):
@@ -309,6 +312,9 @@ class PretrainConfig:
             self.optimizer.warmup_steps,
             f"is more than pretrain.train_steps ({self.train_steps})",
         )
+        for name in ("peak_flops", "timeout_minutes"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"pretrain.{name}", value, "must be positive")
         self._check_engine()
         require(not self.fp8 or self.precision == "bf16", "pretrain.fp8", self.fp8, "needs precision bf16")
         hooked = self.compile and self.parallel.overlap_param_gather
@@ -357,6 +363,8 @@ class PretrainConfig:
         for name in ("overlap_grad_reduce", "overlap_param_gather"):
             wished = getattr(layout, name)
             require(not wished, f"pretrain.parallel.{name}", wished, rule)
+        shared, instead = layout.distributed_optimizer, "for this engine set pretrain.deepspeed.zero_stage"
+        require(shared, "pretrain.parallel.distributed_optimizer", shared, f"{rule}; {instead}")
         require(self.recompute != "selective", "pretrain.recompute", self.recompute, rule)
         summed = self.deepspeed.zero_stage > 0 or self.precision == "fp32"  # in fp32, as is promised
         rule_0 = "needs precision fp32; in bf16 use 1, which keeps the sums of gradients in fp32"
