@@ -314,7 +314,8 @@ class PretrainConfig:
         )
         for name in ("peak_flops", "timeout_minutes"):
             value = getattr(self, name)
-            require(value is None or value > 0, f"pretrain.{name}", value, "must be positive")
+            fits = value in (None, "measured") or value > 0
+            require(fits, f"pretrain.{name}", value, "must be positive")
         self._check_engine()
         require(not self.fp8 or self.precision == "bf16", "pretrain.fp8", self.fp8, "needs precision bf16")
         hooked = self.compile and self.parallel.overlap_param_gather
