@@ -150,6 +150,7 @@ def title(recipe: Recipe) -> str:
     sizes = {
         "TP": layout.tensor_model_parallel_size,
         "PP": layout.pipeline_model_parallel_size,
+        "CP": layout.context_parallel_size,
         "DP": layout.data_parallel_size,
     }
     cut = " x ".join(f"{kind}{size}" for kind, size in sizes.items() if size > 1) or "one process"

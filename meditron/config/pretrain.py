@@ -22,8 +22,8 @@ class ParallelConfig:
     idle moments for more messages. Must divide the layers of a stage; the number of micro-batches must be
     a multiple of `pipeline_model_parallel_size`. Default: one run."""
     data_parallel_size: int = 1
-    """Copies of the model that work on different samples. `tensor x pipeline x data` is the number of
-    processes; under torchrun or srun it must equal the number started."""
+    """Copies of the model that work on different samples. `tensor x pipeline x context x
+    data` is the number of processes; under torchrun or srun it must equal the number started."""
     sequence_parallel: bool = False
     """Also cut the activations between the tensor-parallel matrices along the sequence; saves memory
     where `tensor_model_parallel_size` is above 1."""
@@ -39,11 +39,13 @@ class ParallelConfig:
     """Parameters of a bucket of `overlap_grad_reduce`. Default: 40 million, or a million for each
     data-parallel process where that is more (Megatron's)."""
     context_parallel_size: int = 1
-    """Processes that share the tokens of a sample. Only 1: more is refused, as the attention core used here
-    sees whole samples."""
+    """Processes that share the tokens of a sample, and in the attention its heads instead
+    (DeepSpeed-Ulysses, arXiv 2309.14509): for samples whose activations do not fit otherwise. Must divide
+    the key/value heads of a tensor-parallel process, and twice of it the sample's length."""
 
     def __post_init__(self) -> None:
-        for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size"):
+        cuts = ("tensor_model_parallel", "pipeline_model_parallel", "context_parallel", "data_parallel")
+        for name in (f"{cut}_size" for cut in cuts):
             require(
                 getattr(self, name) >= 1, f"pretrain.parallel.{name}", getattr(self, name), "must be >= 1"
             )
@@ -58,13 +60,6 @@ class ParallelConfig:
             self.sequence_parallel,
             "needs tensor_model_parallel_size above 1",
         )
-        require(
-            self.context_parallel_size == 1,
-            "pretrain.parallel.context_parallel_size",
-            self.context_parallel_size,
-            "is not supported (it needs TransformerEngine's attention); for long samples raise "
-            "tensor_model_parallel_size with sequence_parallel, or set pretrain.recompute to full",
-        )
         self._check_overlap()
 
     def _check_overlap(self) -> None:
@@ -78,7 +73,8 @@ class ParallelConfig:
     @property
     def world_size(self) -> int:
         """Number of processes."""
-        return self.tensor_model_parallel_size * self.pipeline_model_parallel_size * self.data_parallel_size
+        cut = self.tensor_model_parallel_size * self.pipeline_model_parallel_size
+        return cut * self.context_parallel_size * self.data_parallel_size
 
 
 @dataclass(kw_only=True)
@@ -358,7 +354,8 @@ class PretrainConfig:
             require(unused, "pretrain.deepspeed", self.deepspeed, "is set, but pretrain.engine is megatron")
             return
         layout, rule = self.parallel, "needs pretrain.engine megatron"
-        for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size"):
+        cuts = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size")
+        for name in cuts:
             size = getattr(layout, name)
             require(size == 1, f"pretrain.parallel.{name}", size, rule)
         for name in ("overlap_grad_reduce", "overlap_param_gather"):

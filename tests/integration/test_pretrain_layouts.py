@@ -77,8 +77,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """What a name adds to a layout, after a semicolon."""
 EQUAL = ("TP2+SP; selective", "PP2; full")
-EQUAL_APART = ("TP2; documents apart", "PP2; documents apart")
-EQUAL_BF16 = ("TP2; bf16", "TP2+SP; bf16", "TP2+SP; selective; bf16", "PP2; bf16", "DP2 overlapping; bf16")
+EQUAL_APART = ("TP2; documents apart", "PP2; documents apart", "CP2; documents apart")
+EQUAL_BF16 = (
+    "TP2; bf16",
+    "TP2+SP; bf16",
+    "TP2+SP; selective; bf16",
+    "PP2; bf16",
+    "CP2; bf16",
+    "DP2 overlapping; bf16",
+)
 
 
 def at(recipe: Recipe, name: str, layouts: Mapping[str, Mapping[str, Any]]) -> Recipe:  # noqa: F811
@@ -178,6 +185,8 @@ def test_a_checkpoint_holds_weights_that_were_still_to_be_gathered(two_processes
 OVERLAP = {"overlap_grad_reduce": True, "overlap_param_gather": True}
 FOUR: dict[str, dict[str, Any]] = {
     "TP2 x PP2": {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2},
+    "CP2 x DP2": {"context_parallel_size": 2, "data_parallel_size": 2, **OVERLAP},
+    "CP2 x PP2": {"context_parallel_size": 2, "pipeline_model_parallel_size": 2},
     "TP2 x DP2": {"tensor_model_parallel_size": 2, "data_parallel_size": 2},
     "TP2+SP x PP2, overlapping": {**LAYOUTS["TP2+SP"], "pipeline_model_parallel_size": 2, **OVERLAP},
     "TP2+SP x DP2, overlapping": {**LAYOUTS["TP2+SP"], "data_parallel_size": 2, **OVERLAP},
@@ -192,6 +201,8 @@ FOUR: dict[str, dict[str, Any]] = {
 
 EQUAL_ON_FOUR = (
     "TP2 x DP2",
+    "CP2 x DP2",
+    "CP2 x PP2",
     "PP2 x DP2, overlapping",
     "TP2+SP x PP2, overlapping; selective",
     "TP2+SP x DP2, overlapping; selective",
@@ -248,7 +259,7 @@ def test_a_checkpoint_fits_other_layouts(
     shards: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """A step on one process, a step at each of three layouts of two, the rest on one: one curve."""
+    """A step on one process, a step at each of four layouts of two, the rest on one: one curve."""
     runs = {}
     for precision in ("fp32", "bf16"):
         runs[precision] = make_recipe(tmp_path / precision, base, shards)
@@ -257,12 +268,12 @@ def test_a_checkpoint_fits_other_layouts(
     way = [
         at(copy.deepcopy(run), layout, LAYOUTS)
         for run in runs.values()
-        for layout in ("DP2", "TP2+SP", "PP2")
+        for layout in ("DP2", "TP2+SP", "CP2", "PP2")
     ]
     run_together(2, way, stopped=range(len(way)))
     for run in runs.values():
         assert main(run) == 0
-        assert resumed(run) == [f"step_0000000{step}" for step in range(1, 5)]
+        assert resumed(run) == [f"step_0000000{step}" for step in range(1, 6)]
     assert losses(runs["fp32"])[:5] == pytest.approx(losses(one_process)[:5], abs=1e-5)
     check_curve(runs["fp32"], one_process)
     check_curve_bf16(runs["bf16"], one_process_bf16)

@@ -27,9 +27,8 @@ from meditron.cli import main
             r"pretrain\.parallel\.sequence_parallel: True needs tensor_model_parallel_size above 1",
         ),
         (
-            ["--pretrain.parallel.context_parallel_size=2"],
-            r"context_parallel_size: 2 is not supported \(it needs TransformerEngine's attention\); for long "
-            r"samples raise tensor_model_parallel_size with sequence_parallel",
+            ["--pretrain.engine=deepspeed", "--pretrain.parallel.context_parallel_size=2"],
+            r"context_parallel_size: 2 needs pretrain\.engine megatron",
         ),
         (
             ["--pretrain.parallel.overlap_param_gather=true"],
