@@ -60,6 +60,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "megatron, DP2, distributed optimizer": {"data_parallel_size": 2},
     "megatron, TP2": TENSOR,
     "megatron, TP2, sequence parallel": {**TENSOR, "sequence_parallel": True},
+    "megatron, CP2": {"context_parallel_size": 2},
     "megatron, PP2": PIPELINE,
     "megatron, PP2, two virtual stages": {**PIPELINE, "virtual_pipeline_model_parallel_size": 2},
     **{f"deepspeed, ZeRO {stage}": {"zero_stage": stage} for stage in range(4)},
@@ -135,6 +136,7 @@ def groups(config: PretrainConfig) -> Iterator[None]:
         0,
         5,
         layout.virtual_pipeline_model_parallel_size,
+        layout.context_parallel_size,
     )
     yield
     parallel_state.destroy_model_parallel()

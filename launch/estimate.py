@@ -59,7 +59,7 @@ def estimate(architecture: Architecture, model: ModelConfig, config: PretrainCon
     # Adam keeps two fp32 moments; in bf16 and under ZeRO there is an fp32 copy of the weights as well.
     weight, gradient, state = (2 if bf16 else 4), 4, (12 if bf16 or is_zero else 8)
     gradient += 2 if bf16 and is_zero and stage == 1 else 0  # DeepSpeed keeps those in bf16 beside the sums
-    data = layout.data_parallel_size
+    data = layout.data_parallel_size * layout.context_parallel_size
     shares = [data if stage >= least else 1 for least in (3, 2, 1)]
     mine = rank_parameters(architecture, model, config)
     tokens = config.train_steps * config.global_batch_size * config.sequence_length

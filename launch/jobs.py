@@ -135,8 +135,8 @@ def pretraining_size(recipe: Recipe) -> tuple[int, int]:
     if tasks * nodes != world_size or tasks > per_node or tasks == 0:
         limit = f", at most {launch.gpus_per_node} on each" if launch.gpus_per_node else ""
         raise ConfigError(
-            f"pretrain.parallel: tensor x pipeline x data = {world_size} processes do not fit evenly on "
-            f"{nodes} {'node' if nodes == 1 else 'nodes'}{limit}; change it, launch.nodes or "
+            f"pretrain.parallel: tensor x pipeline x context x data = {world_size} processes do not fit "
+            f"evenly on {nodes} {'node' if nodes == 1 else 'nodes'}{limit}; change it, launch.nodes or "
             "launch.gpus_per_node"
         )
     return nodes, tasks

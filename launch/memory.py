@@ -35,12 +35,14 @@ def layer_bytes(a: Architecture, config: PretrainConfig) -> float:
     the output and its log-sum-exp; MLP: gate and up, and three products of them.
     """
     e, tensor, sequence = _sizes(config)
-    tokens = config.micro_batch_size * config.sequence_length
+    tokens = _tokens(config)
     queries, keys = a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim
     norms = 2 * (4 + 2 * e) * a.hidden_size / sequence + 2 * 4
     products = e * (3 * queries + 3 * keys + 5 * a.intermediate_size) / tensor
     sums = 0.0 if config.recompute == "selective" else 4 * a.num_attention_heads / tensor
-    rotary = 4 * e * a.head_dim * config.sequence_length  # sine and cosine, of queries and of keys
+    rotary = (
+        4 * e * a.head_dim * config.sequence_length / config.parallel.context_parallel_size
+    )  # sine and cosine, of queries and of keys
     return tokens * (norms + products + sums) + rotary
 
 
@@ -53,12 +55,17 @@ def head_bytes(a: Architecture, model: ModelConfig, config: PretrainConfig) -> f
         e if tensor == 1 else e + 4
     )  # the loss over tensor-parallel ranks keeps the probabilities in fp32
     per_token = (4 + 2 * e) * a.hidden_size / sequence + copies * rows + 4 + 20  # and labels, sums
-    return config.micro_batch_size * config.sequence_length * per_token
+    return _tokens(config) * per_token
 
 
 def _layer_input_bytes(a: Architecture, config: PretrainConfig) -> float:
     e, _, sequence = _sizes(config)
-    return config.micro_batch_size * config.sequence_length * e * a.hidden_size / sequence
+    return _tokens(config) * e * a.hidden_size / sequence
+
+
+def _tokens(config: PretrainConfig) -> float:
+    """Of a micro-batch, on one process."""
+    return config.micro_batch_size * config.sequence_length / config.parallel.context_parallel_size
 
 
 def _sizes(config: PretrainConfig) -> tuple[int, int, int]:

@@ -69,7 +69,9 @@ class View:
             if fields.get("skipped") or "loss_spike" in fields:
                 self._last = f"step {step}: {'skipped' if fields.get('skipped') else 'the loss leaps'}"
         elif event == "validation":
-            self._held_out[fields["source"]] = f"{fields['source']} {fields['perplexity']:,.2f}"
+            perplexity = fields["perplexity"]
+            shown = f"{perplexity:,.2f}" if isinstance(perplexity, float) else perplexity
+            self._held_out[fields["source"]] = f"{fields['source']} {shown}"
         elif event != "stragglers":
             self._last = f"step {step}: {event} {fields.get('path', '')}"
 
@@ -148,6 +150,7 @@ def title(recipe: Recipe) -> str:
     sizes = {
         "TP": layout.tensor_model_parallel_size,
         "PP": layout.pipeline_model_parallel_size,
+        "CP": layout.context_parallel_size,
         "DP": layout.data_parallel_size,
     }
     cut = " x ".join(f"{kind}{size}" for kind, size in sizes.items() if size > 1) or "one process"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from meditron.checkpoints import TOLD, newest, remove_leftovers
 from meditron.config import PretrainConfig, Recipe
+from meditron.config.check import require
 from meditron.config.loading import dump_recipe, recipe_dict
 from meditron.errors import REQUEUE_EXIT_CODE, ConfigError, InputError, MeditronError
 from meditron.files import atomic_write_text
@@ -74,8 +75,8 @@ def main(recipe: Recipe) -> int:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != world_size:
         raise ConfigError(
-            f"pretrain.parallel: tensor x pipeline x data = {world_size}, but {started} processes were "
-            "started; make both equal"
+            f"pretrain.parallel: tensor x pipeline x context x data = {world_size}, but {started} processes "
+            "were started; make both equal"
         )
     return _join_and_run(recipe, RunFolder(config.run_dir))
 
@@ -111,6 +112,7 @@ def _join_and_run(recipe: Recipe, run: RunFolder) -> int:
             recipe.seed,
             config.timeout_minutes,
             layout.virtual_pipeline_model_parallel_size,
+            layout.context_parallel_size,
         )
     try:
         with run.sole_writer(is_main):
@@ -155,7 +157,10 @@ def _check(recipe: Recipe) -> "Architecture":
         layout.tensor_model_parallel_size,
         layout.pipeline_model_parallel_size,
         layout.virtual_pipeline_model_parallel_size,
+        layout.context_parallel_size,
     )
+    if layout.sequence_parallel or layout.context_parallel_size > 1:
+        _check_sequence(config, architecture)
     require_trackers(config.trackers)
     if config.fp8:
         from meditron.models.megatron.fp8 import require_fp8
@@ -163,6 +168,23 @@ def _check(recipe: Recipe) -> "Architecture":
         require_fp8()
     longest = max(architecture.max_position_embeddings, config.sequence_length)
     return replace(architecture, max_position_embeddings=longest)
+
+
+def _check_sequence(config: PretrainConfig, architecture: "Architecture") -> None:
+    import torch
+
+    sample = torch.zeros(1, 1, config.sequence_length, dtype=torch.int64)
+    length = architecture.insert(sample, sample, 0)[0].shape[-1]
+    added = "" if length == config.sequence_length else f" (with what the model's options insert {length})"
+    layout = config.parallel
+    parts, names = 1, []
+    if layout.sequence_parallel:
+        parts, names = layout.tensor_model_parallel_size, ["tensor_model_parallel_size"]
+    if layout.context_parallel_size > 1:  # each process has two parts, see `to_heads`
+        parts, names = parts * 2 * layout.context_parallel_size, [*names, "2 x context_parallel_size"]
+    rule = f"{added} must be a multiple of {' x '.join(names)} ({parts})"
+    rule += " with sequence_parallel" if layout.sequence_parallel else ""
+    require(length % parts == 0, "pretrain.sequence_length", config.sequence_length, rule.strip())
 
 
 def _table(config: PretrainConfig) -> dict[str, Any]:

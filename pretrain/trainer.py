@@ -80,12 +80,18 @@ class Trainer:
     """Writes the checkpoints."""
     stragglers: Stragglers = field(init=False)
     """Compares the processes."""
+    watchdog: Watchdog = field(init=False)
+    """Ends this process when it hangs."""
     peak_flops: float | None = field(init=False)
     """Of one device."""
 
     def __post_init__(self) -> None:
         self.stragglers = Stragglers(self.engine.device)
         self.peak_flops = metrics.peak_flops(self.config, self.engine.device)
+        fault, report = self.config.fault, self.run.path / "logs" / f"hang-{dist.get_rank()}.txt"
+        self.watchdog = Watchdog(
+            fault.hang_factor, fault.hang_min_seconds, self.config.timeout_minutes * 60, report
+        )
         self.saver = Saver(
             folder=self.run.checkpoints,
             config=self.config.checkpoint,
@@ -119,8 +125,7 @@ def fit(trainer: Trainer, stop: StopRequest) -> bool:
         DiskFullError: a checkpoint does not fit.
     """
     config, state = trainer.config, trainer.state
-    report = trainer.run.path / "logs" / f"hang-{dist.get_rank()}.txt"
-    with Watchdog(config.fault.hang_factor, config.fault.hang_min_seconds, report) as watchdog:
+    with trainer.watchdog as watchdog:
         if state.step == 0:
             validate(trainer)
         while state.step < config.train_steps:
@@ -132,7 +137,8 @@ def fit(trainer: Trainer, stop: StopRequest) -> bool:
                     roll_back(trainer)
                 elif not _between_steps(trainer, stop):
                     break
-    trainer.saver.finish()
+        with watchdog.paused():
+            trainer.saver.finish()
     return state.step == config.train_steps
 
 
@@ -196,7 +202,7 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     result = engine.update(loss, lr, apply=not leapt or config.fault.loss_spike == "warn")
     clock.lap("optimizer")
     record = {"loss": result.loss, "grad_norm": result.grad_norm, "lr": lr}
-    record |= {"loss_spike": zscore} if leapt else {}
+    record |= {"loss_spike": _json_number(zscore)} if leapt else {}
     record |= _advance(state, config, result)
     stall, trainer.saver.stall = trainer.saver.stall, 0.0
     counts = sorted(Counter(batch.sources).items())
@@ -282,5 +288,7 @@ def validate(trainer: Trainer) -> None:
         pair = trainer.architecture.insert(_tensor(windows.inputs), _tensor(windows.labels), IGNORE)
         total, tokens = trainer.engine.eval_step(*pair, documents)
         loss = total / tokens
-        perplexity = math.exp(min(loss, 700.0))
-        trainer.log("validation", source=source, loss=loss, perplexity=perplexity, tokens=tokens)
+        found = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        numbers = {name: _json_number(value) for name, value in found.items()}
+        trainer.log("validation", source=source, **numbers, tokens=tokens)
+        trainer.watchdog.goes_on()

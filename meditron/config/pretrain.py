@@ -22,8 +22,8 @@ class ParallelConfig:
     idle moments for more messages. Must divide the layers of a stage; the number of micro-batches must be
     a multiple of `pipeline_model_parallel_size`. Default: one run."""
     data_parallel_size: int = 1
-    """Copies of the model that work on different samples. `tensor x pipeline x data` is the number of
-    processes; under torchrun or srun it must equal the number started."""
+    """Copies of the model that work on different samples. `tensor x pipeline x context x
+    data` is the number of processes; under torchrun or srun it must equal the number started."""
     sequence_parallel: bool = False
     """Also cut the activations between the tensor-parallel matrices along the sequence; saves memory
     where `tensor_model_parallel_size` is above 1."""
@@ -39,11 +39,13 @@ class ParallelConfig:
     """Parameters of a bucket of `overlap_grad_reduce`. Default: 40 million, or a million for each
     data-parallel process where that is more (Megatron's)."""
     context_parallel_size: int = 1
-    """Processes that share the tokens of a sample. Only 1: more is refused, as the attention core used here
-    sees whole samples."""
+    """Processes that share the tokens of a sample, and in the attention its heads instead
+    (DeepSpeed-Ulysses, arXiv 2309.14509): for samples whose activations do not fit otherwise. Must divide
+    the key/value heads of a tensor-parallel process, and twice of it the sample's length."""
 
     def __post_init__(self) -> None:
-        for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size"):
+        cuts = ("tensor_model_parallel", "pipeline_model_parallel", "context_parallel", "data_parallel")
+        for name in (f"{cut}_size" for cut in cuts):
             require(
                 getattr(self, name) >= 1, f"pretrain.parallel.{name}", getattr(self, name), "must be >= 1"
             )
@@ -58,13 +60,6 @@ class ParallelConfig:
             self.sequence_parallel,
             "needs tensor_model_parallel_size above 1",
         )
-        require(
-            self.context_parallel_size == 1,
-            "pretrain.parallel.context_parallel_size",
-            self.context_parallel_size,
-            "is not supported (it needs TransformerEngine's attention); for long samples raise "
-            "tensor_model_parallel_size with sequence_parallel, or set pretrain.recompute to full",
-        )
         self._check_overlap()
 
     def _check_overlap(self) -> None:
@@ -78,7 +73,8 @@ class ParallelConfig:
     @property
     def world_size(self) -> int:
         """Number of processes."""
-        return self.tensor_model_parallel_size * self.pipeline_model_parallel_size * self.data_parallel_size
+        cut = self.tensor_model_parallel_size * self.pipeline_model_parallel_size
+        return cut * self.context_parallel_size * self.data_parallel_size
 
 
 @dataclass(kw_only=True)
@@ -153,6 +149,8 @@ class OptimizerConfig:
         for name in ("adam_beta1", "adam_beta2"):
             value = getattr(self, name)
             require(0 <= value < 1, f"pretrain.optimizer.{name}", value, "must be at least 0 and under 1")
+        require(self.weight_decay >= 0, "pretrain.optimizer.weight_decay", self.weight_decay, "is negative")
+        require(self.adam_eps > 0, "pretrain.optimizer.adam_eps", self.adam_eps, "must be positive")
 
 
 @dataclass(kw_only=True)
@@ -212,9 +210,10 @@ class FaultConfig:
     """Number of those last losses; at least 16 must be known."""
     hang_factor: float = 50.0
     """How many median steps one may take before each process writes its stacks to `<run_dir>/logs` and ends
-    with exit code 8. 0 waits for `timeout_minutes` alone."""
+    with exit code 8. The first step, a validation of one source and a checkpoint may take nine tenths of
+    `timeout_minutes`, and nothing may take more. 0 writes no stacks and waits for `timeout_minutes` alone."""
     hang_min_seconds: float = 300.0
-    """Seconds that a step may take in any case."""
+    """Seconds that a step may take in any case, within nine tenths of `timeout_minutes`."""
     straggler_interval: int = 100
     """Steps between two log lines about the slowest process of each phase. 0 writes none."""
 
@@ -298,7 +297,7 @@ class PretrainConfig:
     matrix product seen when training starts, all processes at once. Default: the data sheet's value of a
     known GPU (at fp8 that of fp8); on others MFU is not reported."""
     timeout_minutes: float = 30.0
-    """Longest wait for the other processes before the run fails."""
+    """Longest wait for the other processes before the run fails; see also `fault.hang_factor`."""
 
     def __post_init__(self) -> None:
         for name in ("sequence_length", "micro_batch_size", "global_batch_size", "train_steps"):
@@ -309,6 +308,10 @@ class PretrainConfig:
             self.optimizer.warmup_steps,
             f"is more than pretrain.train_steps ({self.train_steps})",
         )
+        for name in ("peak_flops", "timeout_minutes"):
+            value = getattr(self, name)
+            fits = value in (None, "measured") or value > 0
+            require(fits, f"pretrain.{name}", value, "must be positive")
         self._check_engine()
         require(not self.fp8 or self.precision == "bf16", "pretrain.fp8", self.fp8, "needs precision bf16")
         hooked = self.compile and self.parallel.overlap_param_gather
@@ -351,12 +354,15 @@ class PretrainConfig:
             require(unused, "pretrain.deepspeed", self.deepspeed, "is set, but pretrain.engine is megatron")
             return
         layout, rule = self.parallel, "needs pretrain.engine megatron"
-        for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size"):
+        cuts = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size")
+        for name in cuts:
             size = getattr(layout, name)
             require(size == 1, f"pretrain.parallel.{name}", size, rule)
         for name in ("overlap_grad_reduce", "overlap_param_gather"):
             wished = getattr(layout, name)
             require(not wished, f"pretrain.parallel.{name}", wished, rule)
+        shared, instead = layout.distributed_optimizer, "for this engine set pretrain.deepspeed.zero_stage"
+        require(shared, "pretrain.parallel.distributed_optimizer", shared, f"{rule}; {instead}")
         require(self.recompute != "selective", "pretrain.recompute", self.recompute, rule)
         summed = self.deepspeed.zero_stage > 0 or self.precision == "fp32"  # in fp32, as is promised
         rule_0 = "needs precision fp32; in bf16 use 1, which keeps the sums of gradients in fp32"

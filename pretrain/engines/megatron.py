@@ -40,6 +40,7 @@ with quiet_import():
     from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
     from megatron.core.pipeline_parallel import get_forward_backward_func
     from megatron.core.transformer.module import Float16Module
+    from megatron.core.utils import get_batch_on_this_cp_rank
 
 # One file layout for every number of processes, so that a checkpoint can be loaded at another layout.
 _SHARDING = {"distrib_optim_sharding_type": "fully_reshardable"}
@@ -69,7 +70,7 @@ class MegatronEngine:
         self.data_parallel_rank: int = parallel_state.get_data_parallel_rank()
         self._forward_backward = get_forward_backward_func()
         # One process has nothing to share, and gloo would copy all gradients and weights to itself.
-        shared = parallel_state.get_data_parallel_world_size() > 1
+        shared = parallel_state.get_data_parallel_world_size(with_context_parallel=True) > 1
         self._distributed_optimizer = shared and config.parallel.distributed_optimizer
         self._overlap_param_gather = shared and config.parallel.overlap_param_gather
 
@@ -328,6 +329,8 @@ def _forward(
     inputs_BS, labels_BS, documents_BS = next(batches)
     # Rotary embeddings depend on distances alone, so a document need not begin at position 0.
     positions_BS = torch.arange(inputs_BS.shape[1], device=inputs_BS.device).expand_as(inputs_BS)
+    parts = get_batch_on_this_cp_rank({"inputs": inputs_BS, "labels": labels_BS, "positions": positions_BS})
+    inputs_BS, labels_BS, positions_BS = parts.values()
     loss_mask_BS = labels_BS != IGNORE
     mask = None if documents_BS is None else document_mask(documents_BS)
     output = model(inputs_BS, positions_BS, attention_mask=mask, labels=labels_BS.clamp(min=0))

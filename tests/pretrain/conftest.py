@@ -35,6 +35,7 @@ LAYOUTS = {
     "TP2": {"tensor_model_parallel_size": 2},
     "TP2+SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
     "PP2": {"pipeline_model_parallel_size": 2},
+    "CP2": {"context_parallel_size": 2},
     "PP2 interleaved": {"pipeline_model_parallel_size": 2, "virtual_pipeline_model_parallel_size": 2},
     "DP2": {"data_parallel_size": 2, "distributed_optimizer": True},
     "DP2 overlapping": {
@@ -64,20 +65,25 @@ def run_together(count: int, recipes: list[Recipe], stopped: Sequence[int] = ())
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(dump_recipe(recipe))
         paths.append(f"stop:{path}" if number in stopped else str(path))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = [_start(rank, count, [str(port), *paths]) for rank in range(count)]
+    processes = start_together(count, "tests.pretrain.several", paths)
     outputs = [process.communicate(timeout=280)[0] for process in processes]
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output
 
 
-def _start(rank: int, count: int, arguments: list[str]) -> "subprocess.Popen[str]":
+def start_together(count: int, module: str, arguments: list[str]) -> "list[subprocess.Popen[str]]":
+    """Processes of one group, each `python -m module arguments`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return [_start(rank, count, port, [module, *arguments]) for rank in range(count)]
+
+
+def _start(rank: int, count: int, port: int, arguments: list[str]) -> "subprocess.Popen[str]":
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     environment = {**os.environ, **{name: str(value) for name, value in names.items()}}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.pretrain.several", *arguments]
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *arguments]
     root = Path(__file__).resolve().parents[2]
     pipe = subprocess.PIPE
     return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""`python several.py PORT RECIPE...`: one process of a group that runs recipes one after another.
+"""`python -m tests.pretrain.several RECIPE...`: one process of a group that runs recipes one after another.
 
 A recipe with `stop:` before its name is asked to stop after its first step.
 
@@ -18,9 +18,8 @@ from meditron.errors import MeditronError
 from meditron.models.megatron import parallel
 
 
-def run(port: int, paths: list[str]) -> None:
+def run(paths: list[str]) -> None:
     """Run each recipe; ends with the code of the first that does not end as well as it should."""
-    os.environ["MASTER_PORT"] = str(port)
     parallel.join_group(4)
     parallel.join_group = lambda timeout_minutes: None  # DeepSpeed remembers its groups for good
     parallel.leave_processes = leave_megatron
@@ -51,7 +50,7 @@ def leave_megatron() -> None:
 
 if __name__ == "__main__":
     try:
-        run(int(sys.argv[1]), sys.argv[2:])
+        run(sys.argv[1:])
     except MeditronError as error:
         print(error, file=sys.stderr)
         os._exit(error.exit_code)  # the other processes may wait in a collective call

@@ -1,5 +1,7 @@
 """Losses that leap, steps that hang, processes that lag, and checkpoints written while training goes on."""
 
+import math
+import re
 import subprocess
 import sys
 from itertools import chain
@@ -10,7 +12,8 @@ import pytest
 import torch
 
 from meditron.config import Recipe
-from meditron.config.pretrain import CheckpointConfig
+from meditron.config.loading import dump_recipe
+from meditron.config.pretrain import CheckpointConfig, ParallelConfig
 from meditron.errors import ConfigError
 from meditron.runs import RunFolder
 from pretrain.data import TrainingData
@@ -19,6 +22,7 @@ from pretrain.engines.writing import MegatronWriting
 from pretrain.main import main
 from pretrain.spikes import robust_zscore
 from pretrain.stragglers import Stragglers
+from tests.pretrain.conftest import start_together
 from tests.pretrain.test_trainer import file_hashes, losses, steps
 
 LEAP = 17 * 4  # first sample of step 18
@@ -80,31 +84,86 @@ def test_a_leap_goes_back_and_leaves_its_samples_out(leaping: Recipe) -> None:
 
 HANG = """
 import time
-from itertools import chain
 from pathlib import Path
 from pretrain import watchdog
 watchdog.GRACE_SECONDS = 0.0
 def stuck():
     time.sleep(60)
-with watchdog.Watchdog(3.0, 0.4, Path({report!r})) as dog:
+with watchdog.Watchdog(3.0, 0.4, 2.0, Path({report!r})) as dog:
+    {before}
+    stuck()
+"""
+STEPS = """
     for _ in range(5):
         dog.step_ended()
     with dog.paused():
         time.sleep(1.0)
+        dog.goes_on()
+        {inside}
+        time.sleep(1.0)
     dog.step_ended()
-    stuck()
 """
 
 
-def test_a_step_that_hangs_leaves_its_stacks_and_ends_the_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "allowed"),
+    [("", 2), (STEPS.format(inside=""), 0), (STEPS.format(inside="stuck()"), 2)],
+    ids=["first step", "later step", "pause"],
+)
+def test_what_hangs_leaves_its_stacks_and_ends_the_process(before: str, allowed: int, tmp_path: Path) -> None:
     report = tmp_path / "logs" / "hang-0.txt"
-    command = [sys.executable, "-c", HANG.format(report=str(report))]
+    command = [sys.executable, "-c", HANG.format(report=str(report), before=before)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert ended.returncode == 8, ended.stderr
-    assert "no step ended for" in ended.stderr
+    assert f"and {allowed} s are allowed" in ended.stderr
     text = report.read_text()
     assert "in stuck" in text
     assert "Thread" in text
+
+
+@pytest.mark.parametrize(
+    ("where", "rank", "meanwhile"),
+    [("first step", 1, "in forward_backward"), ("log", 0, "in _agree")],
+)
+def test_when_one_process_hangs_all_leave_their_stacks(
+    where: str, rank: int, meanwhile: str, recipe: Recipe
+) -> None:
+    """A process that sleeps in its first step, and one in a step that the other has already ended."""
+    recipe.pretrain.parallel = ParallelConfig(data_parallel_size=2)
+    recipe.pretrain.fault.hang_factor, recipe.pretrain.fault.hang_min_seconds = 3.0, 5.0
+    path = Path(recipe.work_dir) / "recipe.yaml"
+    path.write_text(dump_recipe(recipe))
+    processes = start_together(2, "tests.pretrain.hanging", [str(path), where, str(rank)])
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [8, 8], outputs
+    logs = Path(str(recipe.pretrain.run_dir)) / "logs"
+    stacks = [(logs / f"hang-{number}.txt").read_text() for number in range(2)]
+    assert "in sleep_for_good" in stacks[rank]
+    assert meanwhile in stacks[1 - rank]
+    assert where == "first step" or stacks[1].startswith("another process hangs")
+
+
+def test_a_loss_that_is_infinite_is_logged_as_valid_json(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward_backward, eval_step = MegatronEngine.forward_backward, MegatronEngine.eval_step
+    calls = [0]
+
+    def infinite(self: MegatronEngine, *tensors: torch.Tensor) -> float:
+        calls[0] += 1
+        return math.inf if calls[0] == 18 else forward_backward(self, *tensors)
+
+    def not_a_number(self: MegatronEngine, *tensors: torch.Tensor) -> tuple[float, int]:
+        return math.nan, eval_step(self, *tensors)[1]
+
+    monkeypatch.setattr(MegatronEngine, "forward_backward", infinite)
+    monkeypatch.setattr(MegatronEngine, "eval_step", not_a_number)
+    assert main(recipe) == 0
+    text = RunFolder(str(recipe.pretrain.run_dir)).log_path.read_text()
+    assert not re.search(r"Infinity|NaN", text)
+    (leapt,) = [r for r in steps(recipe) if "loss_spike" in r]
+    assert (leapt["step"], leapt["loss"], leapt["loss_spike"], leapt["skipped"]) == (18, "inf", "inf", True)
+    assert {r["perplexity"] for r in events(recipe, "validation")} == {"nan"}
 
 
 def test_the_slowest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

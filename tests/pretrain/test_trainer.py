@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from meditron.checkpoints import checkpoint_path
 from meditron.config import Recipe
+from meditron.config.pretrain import ParallelConfig
 from meditron.errors import (
     CheckpointError,
     ConfigError,
@@ -27,6 +28,7 @@ from meditron.errors import (
 from meditron.manifest import read_manifest
 from meditron.models import exporting, parity
 from meditron.models.architecture import from_hf
+from meditron.models.options.base import parse_options, settings_of
 from meditron.models.safetensors_folder import FolderWeights
 from meditron.models.stored import KINDS, TrainingState, open_state
 from meditron.runs import RunFolder
@@ -357,6 +359,15 @@ def test_what_does_not_fit_is_refused_before_anything_starts(recipe: Recipe, tmp
     with pytest.raises(ConfigError, match=r"pipeline_model_parallel_size: 3 does not divide .* layers \(4\)"):
         main(recipe)
     recipe.pretrain.parallel.pipeline_model_parallel_size = 1
+    recipe.pretrain.parallel = ParallelConfig(tensor_model_parallel_size=2, sequence_parallel=True)
+    recipe.pretrain.sequence_length = 23
+    with pytest.raises(ConfigError, match=r"sequence_length: 23 must be a multiple of .*parallel_size \(2\)"):
+        main(recipe)
+    recipe.model.options = settings_of(parse_options({"landmark": {"block_size": 10}}))
+    with pytest.raises(ConfigError, match=r"sequence_length: 23 \(with what .* options insert 25\) must be"):
+        main(recipe)
+    recipe.model.options = {}
+    recipe.pretrain.parallel = ParallelConfig()
     recipe.model.base = str(write_base(tmp_path, vocab_size=300))
     with pytest.raises(ConfigError, match=r"embedding has 300 rows, the tokenizer of the shards 333 ids"):
         main(recipe)
@@ -408,6 +419,17 @@ def exporting_dtype(recipe: Recipe, tmp_path: Path) -> None:
     recipe.model.parity_check = True
     exporting.main(recipe)
     assert json.loads((Path(str(recipe.export.output)) / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_samples_longer_than_the_base_states(recipe: Recipe, tmp_path: Path) -> None:
+    recipe.model.base = str(write_base(tmp_path / "short", max_position_embeddings=16))
+    recipe.model.parity_check = True
+    recipe.pretrain.train_steps = 5
+    assert main(recipe) == 0
+    assert losses(recipe) == pytest.approx(plain_loop(recipe)[0], abs=1e-4)
+    exporting.main(recipe)
+    config = json.loads((Path(str(recipe.export.output)) / "config.json").read_text())
+    assert config["max_position_embeddings"] == recipe.pretrain.sequence_length == 24
 
 
 @pytest.mark.parametrize(

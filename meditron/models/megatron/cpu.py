@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-# Modules of megatron-core 0.16 on the training path that write device="cuda" out.
+# Modules of megatron-core 0.16 on the training path that write device="cuda" out, or pin memory.
 _MODULES_NAMING_CUDA = (
     "megatron.core.dist_checkpointing.exchange_utils",
     "megatron.core.dist_checkpointing.strategies.state_dict_saver",
     "megatron.core.distributed.param_and_grad_buffer",
+    "megatron.core.models.common.embeddings.rope_utils",
     "megatron.core.optimizer.clip_grads",
     "megatron.core.optimizer.grad_scaler",
     "megatron.core.optimizer.optimizer",
@@ -122,7 +123,7 @@ def _redirect_tensor_methods() -> None:
 
 
 def _on_cpu(factory: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    def make(*args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
+    def make(*args: Any, device: Any = None, pin_memory: bool = False, **kwargs: Any) -> torch.Tensor:
         on_cuda = device is not None and torch.device(device).type == "cuda"
         return factory(*args, device=_CPU if on_cuda else device, **kwargs)
 

@@ -119,6 +119,7 @@ def check_layout(
     tensor_model_parallel_size: int,
     pipeline_model_parallel_size: int,
     virtual_pipeline_model_parallel_size: int | None = None,
+    context_parallel_size: int = 1,
 ) -> None:
     """Refuse a cut that does not divide the model, naming what does not divide.
 
@@ -133,6 +134,10 @@ def check_layout(
     ):
         field = "pretrain.parallel.tensor_model_parallel_size"
         require(size % tp == 0, field, tp, f"does not divide the model's {name} ({size})")
+    heads = architecture.num_key_value_heads // tp
+    field = "pretrain.parallel.context_parallel_size"
+    rule = f"does not divide the {heads} key/value heads of a tensor-parallel process"
+    require(heads % context_parallel_size == 0, field, context_parallel_size, rule)
     layers = architecture.num_hidden_layers
     field = "pretrain.parallel.pipeline_model_parallel_size"
     require(layers % pp == 0, field, pp, f"does not divide the model's layers ({layers})")
@@ -174,7 +179,8 @@ def build_chunks(
     tp = parallel_state.get_tensor_model_parallel_world_size()
     pp = parallel_state.get_pipeline_model_parallel_world_size()
     virtual = parallel_state.get_virtual_pipeline_model_parallel_world_size()
-    check_layout(architecture, tp, pp, virtual)
+    cp = parallel_state.get_context_parallel_world_size()
+    check_layout(architecture, tp, pp, virtual, cp)
     config = _transformer_config(
         architecture,
         params_dtype=dtype,
@@ -183,6 +189,7 @@ def build_chunks(
         tensor_model_parallel_size=tp,
         pipeline_model_parallel_size=pp,
         virtual_pipeline_model_parallel_size=virtual,
+        context_parallel_size=cp,
         # In one batch, two messages between the same two ranks could be taken for each other.
         overlap_p2p_comm=virtual is not None,
         batch_p2p_comm=virtual is None,

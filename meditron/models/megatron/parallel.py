@@ -35,6 +35,7 @@ def set_up_megatron(
     seed: int,
     timeout_minutes: float,
     virtual_pipeline_model_parallel_size: int | None = None,
+    context_parallel_size: int = 1,
 ) -> None:
     """Cut the joined processes up into Megatron's groups."""
     redirect_cuda_to_cpu()
@@ -45,6 +46,7 @@ def set_up_megatron(
         tensor_model_parallel_size,
         pipeline_model_parallel_size,
         virtual_pipeline_model_parallel_size,
+        context_parallel_size=context_parallel_size,
         distributed_timeout_minutes=max(1, round(timeout_minutes)),
     )
     tensor_parallel.model_parallel_cuda_manual_seed(seed)

@@ -27,9 +27,8 @@ from meditron.cli import main
             r"pretrain\.parallel\.sequence_parallel: True needs tensor_model_parallel_size above 1",
         ),
         (
-            ["--pretrain.parallel.context_parallel_size=2"],
-            r"context_parallel_size: 2 is not supported \(it needs TransformerEngine's attention\); for long "
-            r"samples raise tensor_model_parallel_size with sequence_parallel",
+            ["--pretrain.engine=deepspeed", "--pretrain.parallel.context_parallel_size=2"],
+            r"context_parallel_size: 2 needs pretrain\.engine megatron",
         ),
         (
             ["--pretrain.parallel.overlap_param_gather=true"],
@@ -63,6 +62,14 @@ from meditron.cli import main
             ],
             r"pretrain\.compile: True does not go with parallel\.overlap_param_gather",
         ),
+        (
+            ["--pretrain.engine=deepspeed", "--pretrain.parallel.distributed_optimizer=false"],
+            r"distributed_optimizer: False needs pretrain\.engine megatron; for this engine set .*zero_stage",
+        ),
+        (["--pretrain.optimizer.weight_decay=-1"], r"pretrain\.optimizer\.weight_decay: -1\.0 is negative"),
+        (["--pretrain.optimizer.adam_eps=-1"], r"pretrain\.optimizer\.adam_eps: -1\.0 must be positive"),
+        (["--pretrain.peak_flops=0"], r"pretrain\.peak_flops: 0\.0 must be positive"),
+        (["--pretrain.timeout_minutes=-1"], r"pretrain\.timeout_minutes: -1\.0 must be positive"),
         (["--pretrain.micro_bach_size=2"], r"--pretrain\.micro_bach_size; did you mean '.*micro_batch_size'"),
         (["--pretrain.precision=fp8x"], r"pretrain\.precision"),
     ],
