@@ -201,7 +201,7 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     lr = learning_rate(state.step, config.train_steps, config.optimizer)
     result = engine.update(loss, lr, apply=not leapt or config.fault.loss_spike == "warn")
     clock.lap("optimizer")
-    record = {"loss": result.loss, "grad_norm": result.grad_norm, "lr": lr}
+    record: dict[str, Any] = {"loss": result.loss, "grad_norm": result.grad_norm, "lr": lr}
     record |= {"loss_spike": _json_number(zscore)} if leapt else {}
     record |= _advance(state, config, result)
     stall, trainer.saver.stall = trainer.saver.stall, 0.0

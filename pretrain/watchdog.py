@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from torch.distributed.distributed_c10d import _get_default_store
 
@@ -109,7 +109,8 @@ class Watchdog:
     def _exchange(self) -> None:
         """In a thread and with a connection of its own: the store may be what does not answer."""
         try:
-            store = _get_default_store().clone()
+            shared: Any = _get_default_store()
+            store = shared.clone()
             while True:
                 hangs = self._hangs.wait(POLL_SECONDS)
                 if self._ended.is_set():

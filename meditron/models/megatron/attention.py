@@ -35,7 +35,8 @@ def to_sequence(x_sbnd: Tensor) -> Tensor:
     group = parallel_state.get_context_parallel_group()
     parts = torch.unflatten(x_sbnd, 0, (2 * group.size(), -1))
     halves = torch.stack([parts[: group.size()], parts[group.size() :].flip(0)], 1).flatten(1, 2)
-    return all_to_all(group, halves).permute(1, 2, 0, 3, 4).flatten(2, 3)
+    exchanged: Tensor = all_to_all(group, halves)
+    return exchanged.permute(1, 2, 0, 3, 4).flatten(2, 3)
 
 
 class AttentionCore(torch.nn.Module):
