@@ -1,6 +1,6 @@
 """`meditron checkpoint list` and `verify`: what checkpoints there are, and whether their bytes are intact."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +33,9 @@ def list(recipe: Recipe) -> int:
     Raises:
         CheckpointError: there is none.
     """
+    folders = [*_folders(recipe)]
     print(f"{'step':>9}  {'tokens':>15}  {'size':>10}  {'engine':<9}  {'made (UTC)':<16}  checkpoint")
-    for found in _look(recipe, "size"):
+    for found in _look(folders, "size"):
         print(_line(found))
     return 0
 
@@ -49,14 +50,14 @@ def verify(recipe: Recipe) -> int:
         CheckpointError: there is none.
     """
     damaged = 0
-    for found in _look(recipe, "full"):
+    for found in _look(_folders(recipe), "full"):
         damaged += found.manifest is None
         print(f"{found.path}: whole" if found.manifest else found.problem)
     return CheckpointError.exit_code if damaged else 0
 
 
-def _look(recipe: Recipe, check: CheckFiles) -> Iterator[Found]:
-    for path in _folders(recipe):
+def _look(folders: Iterable[Path], check: CheckFiles) -> Iterator[Found]:
+    for path in folders:
         try:
             yield Found(path=path, manifest=read_manifest(path, kind="checkpoint", check_files=check))
         except ManifestError as error:
@@ -66,6 +67,11 @@ def _look(recipe: Recipe, check: CheckFiles) -> Iterator[Found]:
 def _folders(recipe: Recipe) -> Iterator[Path]:
     for name in recipe.checkpoints.paths or [str(recipe.pretrain.run_dir)]:
         path = Path(name)
+        if not path.is_dir():
+            raise CheckpointError(
+                f"{path}: does not exist; say `meditron checkpoint list`, `verify` or `convert`, and a run "
+                "folder of `meditron pretrain`"
+            )
         runs = [path, path / "checkpoints"]
         inside = [checkpoint for run in runs for checkpoint in saved(run)]
         if (path / MANIFEST).is_file() and not inside:

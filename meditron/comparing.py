@@ -45,15 +45,12 @@ class Comparison:
     """Largest difference of two losses, in nats."""
     largest_step: int
     """Where it is."""
-    validation: float
-    """Largest difference of two held-out losses."""
+    validation: float | None
+    """Largest difference of two held-out losses; None where there are none of one step and source."""
+    equal: bool
+    """Whether all losses are, held-out ones included."""
     seconds: float
     """Median over the steps of the second run's time over the first's."""
-
-    @property
-    def equal(self) -> bool:
-        """Whether all losses are, held-out ones included."""
-        return self.first is None
 
 
 def main(recipe: Recipe) -> int:
@@ -84,6 +81,8 @@ def read_run(path: Path) -> Run:
     Raises:
         InputError: it has no log of steps.
     """
+    if not path.is_dir():
+        raise InputError(f"{path}: does not exist; give the folder that `meditron pretrain` writes")
     folder = RunFolder(path)
     records = folder.read_log()
     steps = {record["step"]: record for record in records if record.get("event") == "step"}
@@ -127,9 +126,10 @@ def compare(first: Run, second: Run, tolerance: float = 0.0) -> Comparison:
     return Comparison(
         common=len(common),
         first=next((step for step in common if gaps[step] > tolerance), None),
+        equal=max([*gaps.values(), *held_out]) <= tolerance,
         largest=gaps[largest],
         largest_step=largest,
-        validation=max(held_out, default=0.0),
+        validation=max(held_out, default=None),
         seconds=_time_ratio(first, second, common),
     )
 
@@ -151,15 +151,15 @@ def describe(first: Run, second: Run, found: Comparison, tolerance: float) -> It
     within = f" (within {tolerance:g})" if tolerance else ""
     yield f"A  {first.path}: {len(first.steps)} steps, last loss {_last(first)}"
     yield f"B  {second.path}: {len(second.steps)} steps, last loss {_last(second)}"
-    if found.equal:
-        yield f"The losses of the {found.common} steps in common are equal{within}."
+    if found.first is None:
+        but = "" if found.equal else ", but held-out losses differ"
+        yield f"The losses of the {found.common} steps in common are equal{within}{but}."
     else:
-        assert found.first is not None
         a, b = (run.steps[found.first]["loss"] for run in (first, second))
         yield f"The losses differ from step {found.first} on{within}: {a} and {b}."
     if found.largest:
         yield f"Largest difference of a step: {found.largest:.3g} nats, at step {found.largest_step}."
-    if first.validations and second.validations:
+    if found.validation is not None:
         yield f"Largest difference of a held-out loss: {found.validation:.3g} nats."
     yield f"A step of B takes {found.seconds:.2f} times as long as one of A (median)."
     changed = sorted(

@@ -80,10 +80,7 @@ def _expected(what: str) -> tuple[str, str]:
 
 def _types(text: str) -> str:
     """`<class 'int'>, list[str], <class 'NoneType'>` -> `a whole number, a list or null`."""
-    if choices := re.fullmatch(r"typing\.Literal\[(.*)\]", text):
-        return f"one of {choices[1]}"
-    names = [
-        TYPES.get(name, name) for name in re.findall(r"(?:<class ')?([\w.]+)(?:\[[^\]]*\])?(?:'>)?", text)
-    ]
+    found = re.findall(r"typing\.Literal\[(.*?)\]|(?:<class ')?([\w.]+)(?:\[[^\]]*\])?(?:'>)?", text)
+    names = [f"one of {choices}" if choices else TYPES.get(name, name) for choices, name in found]
     names = list(dict.fromkeys(names))
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

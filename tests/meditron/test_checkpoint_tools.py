@@ -67,4 +67,24 @@ def test_one_checkpoint_and_a_cut_one(run: Path, capsys: pytest.CaptureFixture[s
 
 def test_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["checkpoint", "list", str(tmp_path)]) == 5
-    assert "holds no checkpoint; give a run folder" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "holds no checkpoint; give a run folder" in said.err
+    assert not said.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["foo"], 5, "foo: does not exist; say `meditron checkpoint list`, `verify` or `convert`"),
+        (
+            ["convert", "x", "--to", "bogus"],
+            2,
+            "Expected one of 'hf', 'megatron', 'deepspeed' or null, got bogus",
+        ),
+    ],
+)
+def test_words_that_mean_nothing(
+    words: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["checkpoint", *words]) == code
+    assert sentence in capsys.readouterr().err

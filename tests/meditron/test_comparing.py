@@ -49,6 +49,27 @@ def test_the_first_step_that_differs_is_named_with_the_settings(
     assert compared(capsys, first, second, "--compare.tolerance", 0.6)[0] == 0
 
 
+def test_held_out_losses_count_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (write_run(tmp_path / name, [4.0, 3.0]) for name in "ab")
+    RunFolder(first).log({"event": "validation", "step": 2, "source": "papers", "loss": 4.0})
+    assert "held-out loss: 0 nats" in compared(capsys, first, second)[1]
+    RunFolder(second).log({"event": "validation", "step": 2, "source": "papers", "loss": 4.5})
+    code, out = compared(capsys, first, second)
+    assert code == 1
+    assert "are equal, but held-out losses differ." in out
+    assert "Largest difference of a held-out loss: 0.5 nats." in out
+    assert compared(capsys, first, second, "--compare.tolerance", 0.5)[0] == 0
+
+
+def test_runs_without_a_common_held_out_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (write_run(tmp_path / name, [4.0, 3.0]) for name in "ab")
+    log = RunFolder(second).log_path
+    log.write_text("".join(line for line in log.read_text().splitlines(True) if "validation" not in line))
+    code, out = compared(capsys, first, second)
+    assert code == 0
+    assert "held-out" not in out
+
+
 def test_a_step_that_was_done_again_counts_as_it_was_done_last(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,7 +90,7 @@ def test_a_loss_that_is_no_number_is_not_equal_to_one(
     ("build", "code", "sentence"),
     [
         (lambda folder: [folder / "a"], 2, "1 are named; say `meditron compare A B`"),
-        (lambda folder: [folder / "a", folder / "none"], 3, "has no steps; give the folder"),
+        (lambda folder: [folder / "a", folder / "none"], 3, "none: does not exist; give the folder"),
         (lambda folder: [folder / "a", write_run(folder / "late", [1.0], start=9)], 3, "no step in common"),
     ],
 )

@@ -363,7 +363,7 @@ def test_what_does_not_fit_is_refused_before_anything_starts(recipe: Recipe, tmp
     recipe.pretrain.sequence_length = 23
     with pytest.raises(ConfigError, match=r"sequence_length: 23 must be a multiple of .*parallel_size \(2\)"):
         main(recipe)
-    recipe.model.options = settings_of(parse_options({"landmark": {"block_size": 10}}))
+    recipe.model.options = settings_of(parse_options({"landmark": {"block_size": 10, "window": 110}}))
     with pytest.raises(ConfigError, match=r"sequence_length: 23 \(with what .* options insert 25\) must be"):
         main(recipe)
     recipe.model.options = {}
@@ -383,7 +383,7 @@ def test_what_does_not_fit_is_refused_before_anything_starts(recipe: Recipe, tmp
 def test_started_as_another_number_of_processes(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(ConfigError, match=r"tensor x pipeline x data = 1, but 4 processes were started"):
+    with pytest.raises(ConfigError, match=r"context x data = 1, but 4 processes were started"):
         main(recipe)
 
 
