@@ -144,12 +144,12 @@ def _needs_table(recipe: Recipe, base: Base, needs: Estimate) -> "Table":
     table = _table("pretraining", "needs", "because")
     table.columns[1].justify = "right"
     steps = f"{config.train_steps:,} steps x {config.global_batch_size:,} x {config.sequence_length:,}"
-    names = ("tensor_model_parallel", "pipeline_model_parallel", "context_parallel", "data_parallel")
-    cut = [getattr(layout, f"{name}_size") for name in names]
+    cut = f"tensor {layout.tensor_model_parallel_size} x pipeline {layout.pipeline_model_parallel_size}"
+    cut += f" x context {layout.context_parallel_size}" if layout.context_parallel_size > 1 else ""
     shape = f"{base.architecture.num_hidden_layers} x {base.architecture.hidden_size:,}"
     table.add_row("layers x width", shape, escape(f"from {base.source}"))
     table.add_row("parameters", f"{needs.parameters / 1e6:,.1f} M", "embeddings included")
-    table.add_row("processes", f"{layout.world_size:,}", "tensor {} x pipeline {} x context {} x data {}".format(*cut))
+    table.add_row("processes", f"{layout.world_size:,}", f"{cut} x data {layout.data_parallel_size}")
     largest = "P, of the process that holds most"
     table.add_row("parameters of a process", f"{needs.rank_parameters / 1e6:,.1f} M", largest)
     for name, formula in needs.formulas.items():
