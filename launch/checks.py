@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from launch.base import is_to_come
 from meditron.config import Recipe
 from meditron.config.recipe import data_path
 from meditron.errors import MeditronError
@@ -213,12 +214,13 @@ def _exists(path: Path) -> bool:
 
 def _base(recipe: Recipe) -> Iterator[Check]:
     """The base model; one that is yet to be imported is no fault."""
-    base, source = recipe.model.base, recipe.model.import_from
+    base = recipe.model.base
     try:
         find_architecture(base)
     except MeditronError as error:
-        if source is not None and base == recipe.model.import_to:
-            yield Check(name="model.base", found=f"to be imported from {source}", state="note")
+        if is_to_come(recipe):
+            found = f"to be imported from {recipe.model.import_from}"
+            yield Check(name="model.base", found=found, state="note")
         else:
             advice = f"{str(error).rstrip('.')}."
             yield Check(name="model.base", found="not usable", state="missing", advice=advice)

@@ -1,9 +1,12 @@
 """`meditron doctor`: what this machine has, and what a recipe would need of it."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from launch.base import Base, known_base
 from launch.checks import (
     GB,
     Check,
@@ -14,13 +17,13 @@ from launch.checks import (
     gpu_memory,
     has_slurm,
 )
-from launch.estimate import ASSUMED_MFU, Estimate, estimate
+from launch.estimate import Estimate, estimate
 from launch.jobs import pretraining_size
-from launch.layout import FILL, Plan, plans
+from launch.layout import FILL, Plan, plans, worth_showing
+from launch.speed import expected_mfu, seconds
 from meditron.config import Recipe
 from meditron.devices import DEVICES
 from meditron.errors import ConfigError, EnvironmentMissingError, MeditronError
-from meditron.models.architecture import find_architecture
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 _COLOURS = {"ok": "green", "note": "yellow", "missing": "red"}
 _WIDTH = 80
+NODE = 8
+"""GPUs of a node where the recipe's cluster has none."""
 _PROPOSED = 5
 """Layouts that are shown."""
 
@@ -42,14 +47,15 @@ def main(recipe: Recipe) -> int:
     checks = [*check_machine(recipe), *check_paths(recipe), *check_jobs(recipe)]
     console.print(_checks_table(checks))
     try:
-        needs = estimate(find_architecture(recipe.model.base), recipe.model, recipe.pretrain)
+        base = known_base(recipe)
     except MeditronError:
-        console.print("What pretraining needs can be told once model.base is there.\n")
+        console.print("What pretraining needs can be told once model.base is there; until then")
+        console.print("--model.base PRESET tells it for a model of the same shape.\n")
     else:
+        needs = estimate(base.architecture, recipe.model, recipe.pretrain)
         checks += check_layout(recipe, needs)
-        console.print(_needs_table(recipe, needs))
-        if recipe.doctor.gpus is not None:
-            console.print(_plans_table(recipe))
+        console.print(_needs_table(recipe, base, needs))
+        _print_plans(console, recipe, base)
     problems = [check.advice for check in checks if check.state == "missing"]
     if not problems:
         console.print("Nothing that is needed is missing.")
@@ -107,7 +113,7 @@ def check_layout(recipe: Recipe, needs: Estimate) -> Iterator[Check]:
     if not has_slurm() and gpus and world_size > len(gpus):
         advice = (
             f"pretrain.parallel: {world_size} processes need a GPU each, this machine has {len(gpus)}; "
-            "lower tensor x pipeline x data, or submit to a cluster with `meditron launch`."
+            "lower tensor x pipeline x context x data, or submit to a cluster with `meditron launch`."
         )
         yield Check(name="layout", found=f"{len(gpus)} GPUs", state="missing", advice=advice)
     if not has_slurm():
@@ -131,14 +137,19 @@ def check_layout(recipe: Recipe, needs: Estimate) -> Iterator[Check]:
         yield Check(name="checkpoints", found=_bytes(free), state="missing", advice=advice)
 
 
-def _needs_table(recipe: Recipe, needs: Estimate) -> "Table":
+def _needs_table(recipe: Recipe, base: Base, needs: Estimate) -> "Table":
+    from rich.markup import escape
+
     config, layout = recipe.pretrain, recipe.pretrain.parallel
-    table = _table(f"pretraining {Path(recipe.model.base).name}", "needs", "because")
+    table = _table("pretraining", "needs", "because")
     table.columns[1].justify = "right"
     steps = f"{config.train_steps:,} steps x {config.global_batch_size:,} x {config.sequence_length:,}"
-    cut = (layout.tensor_model_parallel_size, layout.pipeline_model_parallel_size, layout.data_parallel_size)
+    cut = f"tensor {layout.tensor_model_parallel_size} x pipeline {layout.pipeline_model_parallel_size}"
+    cut += f" x context {layout.context_parallel_size}" if layout.context_parallel_size > 1 else ""
+    shape = f"{base.architecture.num_hidden_layers} x {base.architecture.hidden_size:,}"
+    table.add_row("layers x width", shape, escape(f"from {base.source}"))
     table.add_row("parameters", f"{needs.parameters / 1e6:,.1f} M", "embeddings included")
-    table.add_row("processes", f"{layout.world_size:,}", "tensor {} x pipeline {} x data {}".format(*cut))
+    table.add_row("processes", f"{layout.world_size:,}", f"{cut} x data {layout.data_parallel_size}")
     largest = "P, of the process that holds most"
     table.add_row("parameters of a process", f"{needs.rank_parameters / 1e6:,.1f} M", largest)
     for name, formula in needs.formulas.items():
@@ -152,43 +163,64 @@ def _needs_table(recipe: Recipe, needs: Estimate) -> "Table":
     return table
 
 
-def _plans_table(recipe: Recipe) -> "Table":
-    """The layouts to try first, with the time at the assumed share of the peak less their expected losses."""
+def _time(recipe: Recipe, needs: Estimate) -> tuple[str, str]:
+    """The recipe's own layout on GPUs of `doctor.gpu`, else of `pretrain.peak_flops`."""
+    config, kind = recipe.pretrain, recipe.doctor.gpu
+    peak = config.peak_flops if kind is None else DEVICES[kind].bf16_flops
+    if peak is None or isinstance(peak, str):
+        return "unknown", "give --doctor.gpu, or pretrain.peak_flops in FLOP/s"
+    devices = f"{config.parallel.world_size:,} x {kind or 'a device'}"
+    share = f"{expected_mfu(config):.0%} of {peak / 1e12:,.4g} TFLOP/s expected"
+    return _duration(seconds(needs, config, peak)), f"on {devices}: {share}"
+
+
+def _duration(seconds: float) -> str:
+    hours = seconds / 3600
+    if hours < 2:
+        return f"{hours * 60:,.1f} min"
+    return f"{hours:,.1f} h" if hours < 48 else f"{hours / 24:,.1f} days"
+
+
+def _print_plans(console: "Console", recipe: Recipe, base: Base) -> None:
+    """The layouts to try first, and how the recipe gets the first of them."""
     gpus, kind = recipe.doctor.gpus, recipe.doctor.gpu
-    assert gpus is not None
-    device = DEVICES[kind]
-    architecture = find_architecture(recipe.model.base)
-    found = plans(architecture, recipe.model, recipe.pretrain, gpus, device)
-    table = _table("TP x PP x DP", "micro", "recompute", "memory", "days")
-    table.title = f"layouts for {gpus} x {kind}, within {FILL:.0%} of {_bytes(device.memory)}"
+    if gpus is None or kind is None:
+        return
+    device, node = DEVICES[kind], recipe.launch.gpus_per_node or NODE
+    found = plans(base.architecture, recipe.model, recipe.pretrain, gpus, device, node)
+    title = f"Layouts for {gpus} x {kind}, {node} a node, within {FILL:.0%} of {_bytes(device.memory)}"
     if not found:
-        table.add_row("none fits", "", "", "", "")
-    for plan in found[:_PROPOSED]:
-        table.add_row(*_plan_row(plan, plan.needs.seconds(device.bf16_flops, gpus)))
-    return table
+        console.print(f"{title}: none fits.\n")
+        return
+    console.print(f"{title}, the fastest first, then those that need less memory:")
+    table = _table("TP x PP x DP", "micro", "recompute", "memory", "days")
+    for plan in worth_showing(found)[:_PROPOSED]:
+        table.add_row(*_plan_row(plan, seconds(plan.needs, plan.config, device.bf16_flops)))
+    console.print(table)
+    if settings := list(_changes(asdict(recipe.pretrain), asdict(found[0].config), "pretrain.")):
+        console.print("The first of them is the recipe with:")
+        console.print("\n".join(f"  --{name} {value}" for name, value in settings) + "\n")
 
 
-def _plan_row(plan: Plan, seconds: float) -> tuple[str, ...]:
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    """Dotted names and new values of the settings that differ."""
+    for name, value in new.items():
+        if isinstance(value, dict):
+            yield from _changes(old[name], value, f"{prefix}{name}.")
+        elif value != old[name]:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
+
+
+def _plan_row(plan: Plan, time: float) -> tuple[str, ...]:
     layout = plan.config.parallel
     cut = (layout.tensor_model_parallel_size, layout.pipeline_model_parallel_size, layout.data_parallel_size)
-    days = seconds * plan.slowdown / 86400
-    memory = _bytes(plan.needs.rank_bytes)
     return (
         "{} x {} x {}".format(*cut),
         f"{plan.config.micro_batch_size}",
         plan.config.recompute,
-        memory,
-        f"{days:,.2f}",
+        _bytes(plan.needs.rank_bytes),
+        f"{time / 86400:,.2f}",
     )
-
-
-def _time(recipe: Recipe, needs: Estimate) -> tuple[str, str]:
-    peak, world_size = recipe.pretrain.peak_flops, recipe.pretrain.parallel.world_size
-    if peak is None or isinstance(peak, str):
-        return "unknown", "declare pretrain.peak_flops, FLOP/s of a device"
-    hours = needs.seconds(peak, world_size) / 3600
-    text = f"{hours * 60:,.1f} min" if hours < 2 else f"{hours:,.1f} h"
-    return text, f"FLOPs / ({world_size:,} x {peak:.3g} FLOP/s x {ASSUMED_MFU:.0%} assumed)"
 
 
 def _bytes(number: float) -> str:

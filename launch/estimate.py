@@ -1,4 +1,4 @@
-"""What a recipe's pretraining needs, by arithmetic: memory of a process, checkpoints, FLOPs, time."""
+"""What a recipe's pretraining needs, by arithmetic: memory of a process, checkpoints, FLOPs."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,6 @@ from launch.memory import activation_bytes
 from meditron.config import ModelConfig, PretrainConfig
 from meditron.models.architecture import Architecture
 
-ASSUMED_MFU = 0.4
-"""Share of the peak that large runs of dense models reach; for the estimate of time only."""
 BUCKET = 500_000_000
 """Gradients that DeepSpeed reduces in one message, at most (its `reduce_bucket_size`)."""
 GATHERED = 1_000_000_000
@@ -45,10 +43,6 @@ class Estimate:
     def rank_bytes(self) -> int:
         """All of the above for one process."""
         return self.weights + self.gradients + self.optimizer + self.buffers + self.activations
-
-    def seconds(self, peak_flops: float, world_size: int) -> float:
-        """Time of the run on `world_size` devices of `peak_flops`, at the assumed share of it."""
-        return self.flops / (peak_flops * world_size * ASSUMED_MFU)
 
 
 def estimate(architecture: Architecture, model: ModelConfig, config: PretrainConfig) -> Estimate:

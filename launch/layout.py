@@ -4,24 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from launch.estimate import Estimate, estimate
+from launch.speed import RECOMPUTE_COST, slowdown
 from meditron.config import ModelConfig, PretrainConfig
-from meditron.config.pretrain import ParallelConfig
 from meditron.devices import Device
 from meditron.errors import ConfigError
 from meditron.models.architecture import Architecture
 
-NODE = 8
-"""GPUs of a node, which tensor parallelism should not leave."""
 FILL = 0.9
 """Share of the memory that is planned with; libraries and fragments take the rest."""
 MICRO_BATCHES = (1, 2, 4, 8, 16)
-TENSOR_COST = 0.06
-"""Assumed loss of speed for each doubling of the tensor-parallel size, within a node with NVLink."""
-RECOMPUTE_COST = {"none": 0.0, "selective": 0.03, "full": 1 / 3}
-"""Work that is done twice, of the three passes (one forward, two backward)."""
-SMALL_COST = 0.08
-"""Assumed loss of speed with one sample of a short micro-batch; halves with each doubling of its tokens."""
-SMALL_TOKENS = 2048
+DISTINCT = 0.8
+"""Memory of a proposed layout over that of the next faster one, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,29 +30,46 @@ class Plan:
 
 
 def plans(
-    architecture: Architecture, model: ModelConfig, config: PretrainConfig, gpus: int, device: Device
+    architecture: Architecture,
+    model: ModelConfig,
+    config: PretrainConfig,
+    gpus: int,
+    device: Device,
+    node: int,
 ) -> list[Plan]:
-    """All layouts of `gpus` devices that fit, the fastest first.
+    """All layouts of `gpus` devices, `node` in each node, that fit, the fastest first.
 
-    The global batch, and with it the training, stays as it is.
+    The global batch, and with it the training, stays as it is, and so do settings of `parallel` that are no
+    sizes.
     """
     found = [
         Plan(config=each, needs=needs, slowdown=slowdown(each))
-        for each in _layouts(architecture, config, gpus)
+        for each in _layouts(architecture, config, gpus, node)
         if (needs := estimate(architecture, model, each)).rank_bytes <= FILL * device.memory
     ]
     return sorted(found, key=lambda plan: (plan.slowdown, plan.needs.rank_bytes))
 
 
-def _layouts(a: Architecture, config: PretrainConfig, gpus: int) -> Iterator[PretrainConfig]:
-    for tensor in (size for size in (1, 2, 4, 8) if size <= min(gpus, NODE)):
+def worth_showing(found: list[Plan]) -> list[Plan]:
+    """Of layouts from the fastest on, those that need clearly less memory than the faster ones shown."""
+    shown: list[Plan] = []
+    for plan in found:
+        if not shown or plan.needs.rank_bytes <= DISTINCT * shown[-1].needs.rank_bytes:
+            shown.append(plan)
+    return shown
+
+
+def _layouts(a: Architecture, config: PretrainConfig, gpus: int, node: int) -> Iterator[PretrainConfig]:
+    for tensor in (size for size in range(1, node + 1) if node % size == 0):
         for stages in range(1, gpus // tensor + 1):
-            data, rest = divmod(gpus, tensor * stages)
-            if rest or not _divides(a, tensor, stages):
+            data, rest = divmod(gpus, tensor * stages * config.parallel.context_parallel_size)
+            if rest or not data or not _divides(a, tensor, stages):
                 continue
-            layout = ParallelConfig(
+            layout = replace(
+                config.parallel,
                 tensor_model_parallel_size=tensor,
                 pipeline_model_parallel_size=stages,
+                virtual_pipeline_model_parallel_size=None,
                 data_parallel_size=data,
                 sequence_parallel=tensor > 1,
             )
@@ -73,19 +83,9 @@ def _layouts(a: Architecture, config: PretrainConfig, gpus: int) -> Iterator[Pre
                             recompute=recompute,  # type: ignore[arg-type]
                         )
                     except ConfigError:
-                        continue  # the global batch is no multiple of it
+                        continue  # the global batch is no multiple of it, or the engine knows no such layout
 
 
 def _divides(a: Architecture, tensor: int, stages: int) -> bool:
     cut = (a.num_attention_heads, a.num_key_value_heads, a.intermediate_size)
     return all(size % tensor == 0 for size in cut) and a.num_hidden_layers % stages == 0
-
-
-def slowdown(config: PretrainConfig) -> float:
-    """Expected time over that without losses: the pipeline's bubble (arXiv 2104.04473), recomputation, and
-    the assumed costs above."""
-    layout = config.parallel
-    doublings = (layout.tensor_model_parallel_size).bit_length() - 1
-    bubble = (layout.pipeline_model_parallel_size - 1) / config.num_microbatches
-    small = SMALL_COST * SMALL_TOKENS / (config.micro_batch_size * config.sequence_length)
-    return (1 + bubble) * (1 + RECOMPUTE_COST[config.recompute]) * (1 + TENSOR_COST * doublings) * (1 + small)

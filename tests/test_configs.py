@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from meditron.config.loading import dump_recipe, load_recipe
-from meditron.models.architecture import PRESETS
+from meditron.models.architecture import PRESETS, RELEASES
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 CLUSTERS = sorted(CONFIGS.glob("clusters/*.yaml"))
@@ -26,12 +26,15 @@ def test_it_parses_and_is_the_same_when_read_again(path: Path, tmp_path: Path) -
     [
         ("meditron-7b", "llama2-7b", 64, 3_276_800, 46.7e9, 3e-4),
         ("meditron-70b", "llama2-70b", 128, 2_097_152, 48.2e9, 1.5e-4),
+        ("meditron-llama3-8b", "llama3-8b", 64, 3_276_800, 37.5e9, 1e-4),
     ],
 )
-def test_the_recipes_of_the_paper(
+def test_the_recipes_of_the_paper_and_after_it(
     name: str, preset: str, gpus: int, tokens_of_a_step: int, tokens: float, lr: float
 ) -> None:
-    config = load_recipe(CONFIGS / f"{name}.yaml").pretrain
+    recipe = load_recipe(CONFIGS / f"{name}.yaml")
+    assert RELEASES[str(recipe.model.import_from)] == preset
+    config = recipe.pretrain
     assert config.parallel.world_size == gpus
     assert config.global_batch_size * config.sequence_length == tokens_of_a_step
     assert config.train_steps * tokens_of_a_step == pytest.approx(tokens, rel=0.005)
@@ -43,7 +46,7 @@ def test_the_recipes_of_the_paper(
 
 
 def test_every_setting_of_the_paper_names_its_source() -> None:
-    for name in ("meditron-7b", "meditron-70b"):
+    for name in ("meditron-7b", "meditron-70b", "meditron-llama3-8b"):
         lines = (CONFIGS / f"{name}.yaml").read_text().splitlines()
         start = lines.index("pretrain:")
         settings = [line for line in lines[start + 1 : lines.index("launch:")] if yaml.safe_load(line)]

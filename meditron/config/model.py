@@ -9,8 +9,8 @@ class ModelConfig:
     """A base model plus zero or more options."""
 
     base: str = "tiny"
-    """Hugging Face folder of a Llama, or a preset (llama2-7b, llama2-13b, llama2-70b, smollm2-135m, tiny);
-    a preset starts from random weights."""
+    """Hugging Face folder of a Llama, or a preset (llama2-7b, llama2-13b, llama2-70b, llama3-8b,
+    llama3-70b, llama3.1-8b, llama3.1-70b, smollm2-135m, tiny); a preset starts from random weights."""
     import_from: str | None = None
     """What `meditron import` reads: a `.gguf` file, a Hugging Face folder with safetensors, or a hub name."""
     import_to: str | None = None

@@ -37,14 +37,19 @@ class CheckpointsConfig:
 
 @dataclass(kw_only=True)
 class DoctorConfig:
-    """The GPUs that `meditron doctor` proposes a layout for."""
+    """The GPUs that `meditron doctor` reckons with."""
 
     gpus: int | None = None
-    """Their number. Default: no proposal."""
-    gpu: str = "a100-80gb"
-    """Their kind: a100-40gb, a100-80gb, h100, h200, gh200, b200, l40s or rtx-4090."""
+    """Their number, for a proposal of layouts. Default: no proposal."""
+    gpu: str | None = None
+    """Their kind: a100-40gb, a100-80gb, h100, h200, gh200, b200, l40s or rtx-4090. Default: none; the time of
+    the recipe's own layout then needs `pretrain.peak_flops`."""
 
     def __post_init__(self) -> None:
         require(self.gpus is None or self.gpus >= 1, "doctor.gpus", self.gpus, "must be at least 1")
-        known = self.gpu in DEVICES
-        require(known, "doctor.gpu", self.gpu, f"is not known{suggest(self.gpu, DEVICES)}")
+        if self.gpu is not None:
+            known = self.gpu in DEVICES
+            require(known, "doctor.gpu", self.gpu, f"is not known{suggest(self.gpu, DEVICES)}")
+        else:
+            rule = f"needs doctor.gpu, their kind: one of {', '.join(DEVICES)}"
+            require(self.gpus is None, "doctor.gpus", self.gpus, rule)

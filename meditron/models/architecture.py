@@ -192,6 +192,28 @@ _LLAMA2: dict[str, Any] = {
     "max_position_embeddings": 4096,
     "token_ids": {"bos_token_id": 1, "eos_token_id": 2},
 }
+_LLAMA3: dict[str, Any] = {
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "rope_theta": 500000.0,
+    "token_ids": {"bos_token_id": 128000, "eos_token_id": 128001},
+}
+_LLAMA3_1: dict[str, Any] = {
+    **_LLAMA3,
+    "max_position_embeddings": 131072,
+    "rope_scaling": {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+}  # fmt: skip
+_LLAMA3_8B: dict[str, Any] = {
+    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 128,
+}  # fmt: skip
+_LLAMA3_70B: dict[str, Any] = {
+    "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64,
+    "num_key_value_heads": 8, "head_dim": 128,
+}  # fmt: skip
 
 PRESETS: dict[str, Architecture] = {
     # Llama 2, arXiv 2307.09288 and the config.json of its releases.
@@ -207,6 +229,11 @@ PRESETS: dict[str, Architecture] = {
         hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64,
         num_key_value_heads=8, head_dim=128, **_LLAMA2,
     ),
+    # Llama 3 and 3.1, arXiv 2407.21783 and the config.json of their releases.
+    "llama3-8b": Architecture(**_LLAMA3_8B, **_LLAMA3),
+    "llama3-70b": Architecture(**_LLAMA3_70B, **_LLAMA3),
+    "llama3.1-8b": Architecture(**_LLAMA3_8B, **_LLAMA3_1),
+    "llama3.1-70b": Architecture(**_LLAMA3_70B, **_LLAMA3_1),
     # arXiv 2502.02737 and its config.json.
     "smollm2-135m": Architecture(
         vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
@@ -221,6 +248,18 @@ PRESETS: dict[str, Architecture] = {
         token_ids={"bos_token_id": 1, "eos_token_id": 2},
     ),
 }  # fmt: skip
+
+RELEASES: dict[str, str] = {
+    "meta-llama/Llama-2-7b-hf": "llama2-7b",
+    "meta-llama/Llama-2-13b-hf": "llama2-13b",
+    "meta-llama/Llama-2-70b-hf": "llama2-70b",
+    "meta-llama/Meta-Llama-3-8B": "llama3-8b",
+    "meta-llama/Meta-Llama-3-70B": "llama3-70b",
+    "meta-llama/Llama-3.1-8B": "llama3.1-8b",
+    "meta-llama/Llama-3.1-70B": "llama3.1-70b",
+    "HuggingFaceTB/SmolLM2-135M": "smollm2-135m",
+}
+"""Names on the hub and the preset of the same shape, to reckon with before anything is downloaded."""
 
 
 def find_architecture(base: str) -> Architecture:

@@ -2,6 +2,8 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,19 @@ import pytest
 
 from launch import checks, doctor
 from launch.checks import check_machine, check_paths
-from launch.estimate import ASSUMED_MFU, estimate, rank_parameters
+from launch.estimate import estimate, rank_parameters
+from launch.layout import plans, worth_showing
+from launch.speed import EFFICIENCY, expected_mfu, seconds, slowdown
 from meditron.cli import main as command_line
 from meditron.config import FinetuneConfig, ModelConfig, PretrainConfig, Recipe, resolve
+from meditron.config.loading import load_recipe
 from meditron.config.pretrain import DeepSpeedConfig, ParallelConfig
+from meditron.config.runs import DoctorConfig
+from meditron.devices import DEVICES
+from meditron.errors import ConfigError
 from meditron.models.architecture import PRESETS
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @pytest.fixture(autouse=True)
@@ -113,16 +123,84 @@ def test_tokens_flops_and_time() -> None:
     needs = estimate(PRESETS["llama2-7b"], ModelConfig(), settings)
     assert needs.tokens == 10 * 4 * 1024
     assert needs.flops == needs.tokens * PRESETS["llama2-7b"].flops_per_token(1024)
-    assert needs.seconds(1e15, 8) == pytest.approx(needs.flops / (8e15 * ASSUMED_MFU))
+    assert seconds(needs, settings, 1e15) == pytest.approx(
+        needs.flops * slowdown(settings) / 1e15 / EFFICIENCY
+    )
 
 
-def test_the_time_is_told_for_a_declared_peak(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_papers_run_takes_as_long_as_the_paper_says() -> None:
+    """MEDITRON-70B: 332 hours on 128 A100 (arXiv 2311.16079)."""
+    recipe = load_recipe(CONFIGS / "meditron-70b.yaml")
+    needs = estimate(PRESETS["llama2-70b"], recipe.model, recipe.pretrain)
+    hours = seconds(needs, recipe.pretrain, DEVICES["a100-80gb"].bf16_flops) / 3600
+    assert hours == pytest.approx(332, rel=0.05)
+
+
+def test_interleaved_stages_idle_less_and_recomputing_costs_time() -> None:
+    plain = config(pipeline=4)
+    interleaved = replace(plain, parallel=replace(plain.parallel, virtual_pipeline_model_parallel_size=2))
+    assert expected_mfu(interleaved) / expected_mfu(plain) == pytest.approx((1 + 3 / 8) / (1 + 3 / 16))
+    assert slowdown(replace(plain, recompute="full")) == pytest.approx(slowdown(plain) * 4 / 3)
+
+
+def test_the_time_is_told_for_a_peak_or_a_kind_of_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main(resolve(Recipe())) == 0
-    assert re.search(r"time +unknown +declare pretrain\.peak_flops", capsys.readouterr().out)
+    assert re.search(r"time +unknown +give --doctor\.gpu, or\s+pretrain\.peak_flops", capsys.readouterr().out)
     recipe = resolve(Recipe())
     recipe.pretrain.peak_flops = 1e12
     doctor.main(recipe)
-    assert re.search(r"time +\d+\.\d min +FLOPs / \(1 x 1e\+12 FLOP/s x 40%", capsys.readouterr().out)
+    assert re.search(r"time +\d+\.\d min +on 1 x a device: \d\d% of 1\s+TFLOP/s", capsys.readouterr().out)
+    recipe.doctor = DoctorConfig(gpu="h100")
+    doctor.main(recipe)
+    assert re.search(r"time +\d+\.\d min +on 1 x h100: \d\d% of 989\.4", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "time"),
+    [
+        ("meditron-7b", "llama2-7b", "2.3 days"),
+        ("meditron-70b", "llama2-70b", "14.0 days"),
+        ("meditron-llama3-8b", "llama3-8b", "days"),
+    ],
+)
+def test_shipped_recipes_are_reckoned_before_anything_is_there(
+    name: str, preset: str, time: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line(["doctor", "--config", str(CONFIGS / f"{name}.yaml")]) == 10  # no data
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"from the preset {preset}, for model.import_from:" in out
+    assert time in out
+    assert "once model.base is there" not in out
+
+
+def test_layouts_are_proposed_as_settings_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, gpus = str(CONFIGS / "meditron-7b.yaml"), ["--doctor.gpus", "32", "--doctor.gpu", "h100"]
+    command_line(["doctor", "--config", recipe, *gpus])
+    out = capsys.readouterr().out
+    assert "Layouts for 32 x h100, 4 a node" in out
+    _, said = out.split("The first of them is the recipe with:\n")
+    settings = said.split("\n\n")[0].split()
+    changed = load_recipe(recipe, settings)
+    assert changed.pretrain.parallel.world_size == 32
+    needs = estimate(PRESETS["llama2-7b"], changed.model, changed.pretrain)
+    assert f"{needs.rank_bytes / 1e9:.1f} GB" in out.split("Layouts for")[1].splitlines()[5]
+
+
+def test_no_two_proposals_are_nearly_alike() -> None:
+    recipe = load_recipe(CONFIGS / "meditron-7b.yaml")
+    found = plans(PRESETS["llama2-7b"], recipe.model, recipe.pretrain, 32, DEVICES["h100"], 4)
+    shown = worth_showing(found)
+    assert shown[0] is found[0]
+    assert len(shown) < len(found)
+    for one, other in pairwise(shown):
+        assert other.needs.rank_bytes < 0.9 * one.needs.rank_bytes
+        assert other.slowdown >= one.slowdown
+    assert all(plan.config.parallel.tensor_model_parallel_size <= 4 for plan in found)
+
+
+def test_gpus_without_their_kind_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"doctor\.gpus: 8 needs doctor\.gpu, their kind: one of a100-40gb"):
+        DoctorConfig(gpus=8)
 
 
 def test_missing_files_are_named_with_their_key(

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from launch.estimate import estimate
-from launch.layout import FILL, plans, slowdown
+from launch.layout import FILL, plans
 from launch.memory import activation_bytes, head_bytes, layer_bytes
+from launch.speed import slowdown
 from meditron.allocation import peak_allocation
 from meditron.config import ModelConfig, PretrainConfig
 from meditron.config.pretrain import ParallelConfig
@@ -127,7 +128,7 @@ def config_of(batch: int) -> PretrainConfig:
 
 
 def test_the_proposed_layouts_fit_and_use_every_device() -> None:
-    found = plans(PRESETS["llama2-7b"], ModelConfig(), config_of(512), 16, DEVICES["a100-80gb"])
+    found = plans(PRESETS["llama2-7b"], ModelConfig(), config_of(512), 16, DEVICES["a100-80gb"], 8)
     assert found
     assert all(plan.config.parallel.world_size == 16 for plan in found)
     assert all(plan.needs.rank_bytes <= FILL * 80e9 for plan in found)
@@ -136,10 +137,10 @@ def test_the_proposed_layouts_fit_and_use_every_device() -> None:
 
 
 def test_a_large_model_is_cut_and_one_that_is_too_large_has_no_layout() -> None:
-    found = plans(PRESETS["llama2-70b"], ModelConfig(), config_of(512), 128, DEVICES["a100-80gb"])
+    found = plans(PRESETS["llama2-70b"], ModelConfig(), config_of(512), 128, DEVICES["a100-80gb"], 8)
     best = found[0].config.parallel
     assert best.tensor_model_parallel_size * best.pipeline_model_parallel_size >= 8
-    assert not plans(PRESETS["llama2-70b"], ModelConfig(), config_of(512), 8, DEVICES["rtx-4090"])
+    assert not plans(PRESETS["llama2-70b"], ModelConfig(), config_of(512), 8, DEVICES["rtx-4090"], 8)
 
 
 def test_what_costs_time() -> None:

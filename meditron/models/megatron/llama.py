@@ -217,8 +217,7 @@ def _build_chunk(
         pre_process=parallel_state.is_pipeline_first_stage(**where),
         post_process=parallel_state.is_pipeline_last_stage(**where),
         share_embeddings_and_output_weights=architecture.tie_word_embeddings,
-        position_embedding_type="rope",
-        rotary_base=int(architecture.rope_theta),
+        position_embedding_type="rope",  # MegatronLlama sets the frequencies
         vp_stage=stage,
     )
     _mark_cut_weights(model)

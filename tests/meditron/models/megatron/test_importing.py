@@ -50,7 +50,7 @@ def test_functions_are_compiled_at_their_first_call(monkeypatch: pytest.MonkeyPa
     assert double.__name__ == "double"
 
 
-@pytest.mark.parametrize("theta", [10_000.0, 500_000.0])
+@pytest.mark.parametrize("theta", [10_000.0, 500_000.0, 12_345.678])
 def test_plain_rotary_frequencies_are_those_of_transformers(theta: float) -> None:
     architecture = replace(find_architecture("tiny"), rope_theta=theta)
     with alone():
