@@ -171,6 +171,7 @@ def _accuracy(entry: Json) -> Score:
         count=entry.get("n"),
         correct=entry.get("correct"),
         invalid=entry.get("invalid"),
+        ties=entry.get("ties"),
     )
 
 
