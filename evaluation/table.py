@@ -46,7 +46,8 @@ def _accuracies(results: Results) -> Iterator[Sequence[str]]:
 def _accuracy(entry: Mapping[str, Any]) -> str:
     low, high = entry["ci"]
     invalid = f"\n{entry['invalid']} invalid" if entry["invalid"] else ""
-    return f"{100 * entry['accuracy']:.1f}\n{100 * low:.1f} - {100 * high:.1f}{invalid}"
+    ties = f"\n{entry['ties']} tied" if "ties" in entry else ""
+    return f"{100 * entry['accuracy']:.1f}\n{100 * low:.1f} - {100 * high:.1f}{invalid}{ties}"
 
 
 def _perplexities(results: Results) -> Iterator[Sequence[str]]:

@@ -24,6 +24,8 @@ class Score:
     """Questions answered correctly."""
     invalid: int | None = None
     """Answers that are none of the options."""
+    ties: int | None = None
+    """Questions whose vote was a tie; None where there was no vote."""
     documents: Sequence[tuple[float, int]] = ()
     """Summed loss and tokens of each held-out document, where they are recorded."""
 

@@ -197,6 +197,7 @@ def _accuracy(entry: Json) -> Score:
         count=entry.get("n"),
         correct=entry.get("correct"),
         invalid=entry.get("invalid"),
+        ties=entry.get("ties"),
     )
 
 

@@ -20,6 +20,7 @@ COLUMNS = (
     "low",
     "high",
     "count",
+    "ties",
     "change",
     "change_low",
     "change_high",
@@ -103,8 +104,8 @@ def _scores(
     for label, score in row.scores.items():
         names = {**names, "protocol_hash": hashes[label]}
         low, high = score.bounds or (None, None)
-        figures = {"model": label, "value": score.value, "low": low, "high": high, "count": score.count}
-        yield names | figures | _change(row.changes.get(label))
+        figures = {"value": score.value, "low": low, "high": high, "count": score.count, "ties": score.ties}
+        yield {**names, "model": label, **figures, **_change(row.changes.get(label))}
 
 
 def _change(change: Change | None) -> dict[str, Any]:

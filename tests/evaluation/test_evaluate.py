@@ -1,6 +1,7 @@
 """The whole stage on a tiny model: results, resuming, skipping, and what is refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ def test_prompts_longer_than_the_context_are_counted(
     assert entries["mmlu", "letter"]["cut_prompts"] == 6
 
 
-def test_generated_answers_and_votes(recipe: Recipe) -> None:
+def test_generated_answers_and_votes(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     recipe.evaluate.protocols = ["generate", "cot", "vote"]
     recipe.evaluate.generation = GenerationConfig(max_tokens=6, reasoning_tokens=8, samples=3)
     main(recipe)
@@ -182,7 +183,8 @@ def test_generated_answers_and_votes(recipe: Recipe) -> None:
     assert len(entries) == 9
     assert entries["mmlu", "generate"]["shots"] == 2
     assert entries["mmlu", "cot"]["shots"] == 0
-    assert "ties" in entries["mmlu", "vote"]
+    ties = [entry["ties"] for (_, protocol), entry in entries.items() if protocol == "vote"]
+    assert [int(found) for found in re.findall(r"(\d+) tied", capsys.readouterr().out)] == ties
     assert len({entry["protocol_hash"] for entry in entries.values()}) == 9
     for (task, protocol), entry in entries.items():
         own = samples(recipe, f"{task}-{protocol}")
