@@ -24,6 +24,10 @@ def test_questions_and_contexts_are_recognised_by_their_beginning(tmp_path: Path
     assert found.has({"question": "Does it help?", "context": "In 20 patients.\nMortality fell."})
     assert not found.has({"question": "Which drug", "context": "In 20 patients."})
     assert not found.has({"question": long[1:], "context": ""})
+    spaced = read_contamination(report(tmp_path / "d.jsonl", (" " * 120 + long)[:300]))
+    assert spaced.has({"question": long, "context": ""})
+    assert spaced.has({"question": " " * 120 + long, "context": ""})
+    assert not spaced.has({"question": long[:90], "context": ""})
 
 
 def test_accuracy_is_also_given_without_them(recipe: Recipe) -> None:
