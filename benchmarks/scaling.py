@@ -49,6 +49,7 @@ TWO: dict[str, dict[str, Any]] = {
     },
     "TP2": {"tensor_model_parallel_size": 2},
     "TP2 + SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
+    "CP2": {"context_parallel_size": 2},
     "PP2": {"pipeline_model_parallel_size": 2},
     "PP2, interleaved": {"pipeline_model_parallel_size": 2, "virtual_pipeline_model_parallel_size": 2},
 }
@@ -87,6 +88,7 @@ def measure(name: str, layout: dict[str, Any], steps: int) -> Figures:
         0,
         5,
         cut.virtual_pipeline_model_parallel_size,
+        cut.context_parallel_size,
     )
     engine = MegatronEngine(SMALL, config, 128)
     engine.build(RandomWeights(SMALL, 1))
@@ -146,6 +148,8 @@ def send(kind: str, tensor: torch.Tensor) -> None:
         dist.all_gather_into_tensor(tensor.new_zeros(2 * len(tensor)), tensor)
     elif "scatter" in kind:
         dist.reduce_scatter_tensor(tensor.new_zeros(len(tensor) // 2), tensor)
+    elif "all_to_all" in kind or "alltoall" in kind:
+        dist.all_to_all_single(torch.empty_like(tensor), tensor)
     elif kind == "broadcast":
         dist.broadcast(tensor, 0)
     else:
