@@ -101,6 +101,9 @@ def task_entry(
 ) -> Record:
     """A line of the results: the accuracy of a task under a protocol, with all that explains it.
 
+    With several seeds everything is over all of them: what a question scores is its mean over the seeds. Only
+    the orders of the options are asked with the first seed alone.
+
     Args:
         runs: the task with its samples, once for each seed of its examples and order of its options.
         seconds: time that its answers took.
@@ -109,7 +112,9 @@ def task_entry(
     """
     seeds = [run for run in runs if run[0].rotation == 0]
     orders = [run for run in runs if run[0].seed == runs[0][0].seed]
-    asked, samples = seeds[0]
+    asked = seeds[0][0]
+    samples = mean_over_seeds([own for _, own in seeds])
+    answers = [sample for _, own in seeds for sample in own]
     subjects = sorted({sample["subject"] for sample in samples} - {""})
     everything = [sample for _, own in runs for sample in own]
     entry = {
@@ -121,24 +126,39 @@ def task_entry(
         **accuracy(samples),
         "ci_method": ACCURACY_METHOD,
         "chance": math.fsum(1 / len(sample["options"]) for sample in samples) / len(samples),
-        "invalid": sum(sample["prediction"] is None for sample in samples),
+        "invalid": _each(sum(answer["prediction"] is None for answer in answers), len(seeds)),
         "shots": asked.shots,
         "cut_prompts": sum(sample["prompt"] in cut_prompts for sample in everything),
         "quarantined": len(asked.loaded.bad),
         "file_sha256": asked.loaded.hashes,
         "subjects": {name: accuracy([s for s in samples if s["subject"] == name]) for name in subjects},
-        **diagnostics(samples),
+        **diagnostics(samples, answers),
         "seconds": round(seconds, 3),
     }
     if places := by_place(samples, asked.loaded.questions):
         entry["by_place"] = places
     if asked.protocol.kind == "vote":
-        entry["ties"] = sum(sample["tie"] for sample in samples)
+        entry["ties"] = _each(sum(answer["tie"] for answer in answers), len(seeds))
     if len(orders) > 1:
         entry["orders"] = order_effect([own for _, own in orders])
     if "contaminated" in samples[0]:
         entry["contamination"] = _contamination(samples)
-    return entry | (_over_seeds(seeds) if len(seeds) > 1 else {})
+    return entry | (_over_seeds(seeds, samples) if len(seeds) > 1 else {})
+
+
+def mean_over_seeds(runs: Sequence[Sequence[Record]]) -> list[Record]:
+    """The questions of the first seed; where there are more, `correct` is the mean over all of them."""
+    if len(runs) == 1:
+        return list(runs[0])
+    return [
+        {**own[0], "correct": sum(sample["correct"] for sample in own) / len(own)}
+        for own in zip(*runs, strict=True)
+    ]
+
+
+def _each(count: int, seeds: int) -> float:
+    """A count over all seeds as the mean of each; a whole number where there is one seed."""
+    return count if seeds == 1 else round(count / seeds, 3)
 
 
 def by_place(samples: Sequence[Record], questions: Sequence[Question]) -> list[Record]:
@@ -162,27 +182,33 @@ def _contamination(samples: Sequence[Record]) -> Record:
     return {"flagged": flagged, "clean": clean}
 
 
-def _over_seeds(runs: Sequence[tuple[Asked, Sequence[Record]]]) -> Record:
-    """Mean accuracy over the seeds of the examples, with an interval over questions, and its spread."""
-    rights = np.array([[sample["correct"] for sample in samples] for _, samples in runs], np.float64)
-    means = rights.mean(axis=1)
-    interval = ratio_interval(
-        rights.mean(axis=0).tolist(), [1.0] * rights.shape[1], RESAMPLES, runs[0][0].seed
-    )
-    return {
-        "correct": round(float(rights.sum()) / len(runs)),
-        "accuracy": float(means.mean()),
-        "ci": list(interval or (means.min(), means.max())),
-        "ci_method": f"bootstrap 95% over questions, mean of {len(runs)} seeds",
-        "std": float(means.std(ddof=1)),
-        "seeds": {str(asked.seed): accuracy(samples) for asked, samples in runs},
+def _over_seeds(runs: Sequence[tuple[Asked, Sequence[Record]]], questions: Sequence[Record]) -> Record:
+    """The spread over the seeds of the examples, and the interval of their mean by resampling questions."""
+    scores = [question["correct"] for question in questions]
+    own = {str(asked.seed): accuracy(samples) for asked, samples in runs}
+    found: Record = {
+        "std": float(np.std([one["accuracy"] for one in own.values()], ddof=1)),
+        "seeds": own,
+        "ci_method": f"{ACCURACY_METHOD}, mean of {len(runs)} seeds",
     }
+    interval = ratio_interval(scores, [1.0] * len(scores), RESAMPLES, runs[0][0].seed)
+    if interval is not None and len(set(scores)) > 1:  # of scores that are alike, resampling sees no spread
+        found |= {
+            "ci": list(interval),
+            "ci_method": f"bootstrap 95% over questions, mean of {len(runs)} seeds",
+        }
+    return found
 
 
 def accuracy(samples: Sequence[Record]) -> Record:
-    """Share of right answers with its interval; an invalid answer is a wrong one."""
-    n, correct = len(samples), sum(sample["correct"] for sample in samples)
-    return {"n": n, "correct": correct, "accuracy": correct / n, "ci": list(wilson(correct, n))}
+    """Share of right answers with its interval; an invalid answer is a wrong one.
+
+    `correct` of a sample may be a mean over seeds. Wilson's interval then is on the safe side: a mean varies
+    less than a single answer.
+    """
+    n, correct = len(samples), math.fsum(sample["correct"] for sample in samples)
+    whole = int(correct) if correct == int(correct) else round(correct, 3)
+    return {"n": n, "correct": whole, "accuracy": correct / n, "ci": list(wilson(correct, n))}
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

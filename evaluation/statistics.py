@@ -1,6 +1,8 @@
 """Intervals of what was measured."""
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,15 @@ _BLOCK = 50_000
 Floats = npt.NDArray[np.float64]
 
 
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share by Wilson's score method, without continuity correction (JASA 22, 1927)."""
-    from scipy.stats import binomtest
+def wilson(correct: float, n: int) -> tuple[float, float]:
+    """95 % interval of a share by Wilson's score method, without continuity correction (JASA 22, 1927).
 
-    interval = binomtest(correct, n).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+    `correct` need not be whole: a mean over seeds is not.
+    """
+    share, z2 = correct / n, NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def ratio_interval(
@@ -78,10 +83,18 @@ def _resampled_sums(parts: Floats, resamples: int, seed: int) -> Floats:
     return sums
 
 
-def diagnostics(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What an accuracy alone does not show: calibration, preference for places, difficulty by length."""
-    found: dict[str, Any] = {"position": position_shares(samples), "by_length": by_length(samples)}
-    sure = [sample for sample in samples if sample.get("probabilities")]
+def diagnostics(
+    samples: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """What an accuracy alone does not show: calibration, preference for places, difficulty by length.
+
+    Args:
+        samples: one for each question; `correct` may be a mean over seeds.
+        answers: those of all seeds, which calibration and places are counted in (default: samples).
+    """
+    answers = samples if answers is None else answers
+    found: dict[str, Any] = {"position": position_shares(answers), "by_length": by_length(samples)}
+    sure = [sample for sample in answers if sample.get("probabilities")]
     if sure:
         confidences = [max(sample["probabilities"]) for sample in sure]
         found["calibration"] = calibration(confidences, [sample["correct"] for sample in sure])
@@ -160,12 +173,12 @@ def by_length(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     order = np.argsort(lengths, kind="stable")
     groups = []
     for own in np.array_split(order, LENGTH_GROUPS):
-        correct = sum(bool(samples[index]["correct"]) for index in own)
+        correct = math.fsum(samples[index]["correct"] for index in own)
         groups.append(
             {
                 "characters": [int(lengths[own].min()), int(lengths[own].max())],
                 "n": len(own),
-                "correct": correct,
+                "correct": int(correct) if correct == int(correct) else round(correct, 3),
                 "accuracy": correct / len(own),
                 "ci": list(wilson(correct, len(own))),
             }
@@ -183,8 +196,11 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 
 def paired_difference(
-    first: Sequence[bool], second: Sequence[bool], resamples: int, seed: int
+    first: Sequence[float], second: Sequence[float], resamples: int, seed: int
 ) -> tuple[float, float] | None:
-    """95 % interval of the second model's accuracy minus the first's, by resampling questions."""
+    """95 % interval of the second model's accuracy minus the first's, by resampling questions.
+
+    What a question scores is 0 or 1, or its mean over seeds.
+    """
     differences = np.array(second, np.float64) - np.array(first, np.float64)
     return ratio_interval(differences.tolist(), [1.0] * len(differences), resamples, seed)

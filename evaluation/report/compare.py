@@ -73,13 +73,16 @@ class Change:
 
 
 def compare_accuracies(
-    before: Score, after: Score, answers_before: Mapping[str, bool], answers_after: Mapping[str, bool]
+    before: Score, after: Score, answers_before: Mapping[str, float], answers_after: Mapping[str, float]
 ) -> Change:
-    """The change of an accuracy; paired where both models answered the same questions."""
+    """The change of an accuracy; paired where both models answered the same questions.
+
+    Answers are 1 where right, else 0, or the mean of that over the seeds of the solved examples.
+    """
     gained = lost = p_value = paired = None
     if answers_before and answers_before.keys() == answers_after.keys():
-        gained = sum(answers_after[key] and not right for key, right in answers_before.items())
-        lost = sum(right and not answers_after[key] for key, right in answers_before.items())
+        gained = sum(answers_after[key] > right for key, right in answers_before.items())
+        lost = sum(answers_after[key] < right for key, right in answers_before.items())
         p_value = mcnemar(gained, lost)
         paired = _paired_difference(answers_before, answers_after)
     return Change(
@@ -92,7 +95,7 @@ def compare_accuracies(
     )
 
 
-def _paired_difference(before: Mapping[str, bool], after: Mapping[str, bool]) -> Bounds | None:
+def _paired_difference(before: Mapping[str, float], after: Mapping[str, float]) -> Bounds | None:
     """Bootstrap over questions of the difference in accuracy, in points of per cent."""
     from evaluation.statistics import paired_difference
 

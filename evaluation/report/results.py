@@ -166,7 +166,10 @@ def _task_row(
     task, protocol, protocol_hash = key
     any_entry = next(iter(entries.values()))
     scores = {label: _accuracy(entry) for label, entry in entries.items()}
-    answers = {label: _answers(folders[label], task, protocol, notes) for label in entries}
+    answers = {
+        label: _answers(folders[label], task, protocol, list(entry.get("seeds") or {}), notes)
+        for label, entry in entries.items()
+    }
     first, *later = scores
     return TaskRow(
         task=task,
@@ -216,13 +219,21 @@ def _subjects(entries: Mapping[str, Json]) -> dict[str, dict[str, Score]]:
     return subjects if len(subjects) > 1 else {}
 
 
-def _answers(folder: Path, task: str, protocol: str, notes: Notes) -> dict[str, bool]:
-    """Question id to whether it was answered correctly."""
-    path = samples_path(folder, task, protocol)
-    read = notes.attempt(
-        PART, path, lambda: {str(line["id"]): bool(line["correct"]) for line in read_lines(path)}
-    )
-    return read or {}
+def _answers(folder: Path, task: str, protocol: str, seeds: Sequence[str], notes: Notes) -> dict[str, float]:
+    """Question id to whether it was answered correctly, the mean over the seeds; {} where a file lacks."""
+    found: dict[str, list[float]] = {}
+    for asked in (protocol, *(f"{protocol}-seed{seed}" for seed in seeds[1:])):
+        path = samples_path(folder, task, asked)
+        read = notes.attempt(PART, path, partial(_right, path))
+        if read is None or (found and read.keys() != found.keys()):
+            return {}
+        for key, right in read.items():
+            found.setdefault(key, []).append(right)
+    return {key: sum(rights) / len(rights) for key, rights in found.items()}
+
+
+def _right(path: Path) -> dict[str, float]:
+    return {str(line["id"]): float(line["correct"]) for line in read_lines(path)}
 
 
 def perplexity_rows(models: Sequence[ModelResults]) -> list[PerplexityRow]:

@@ -203,6 +203,11 @@ def test_several_seeds_of_examples(recipe: Recipe) -> None:
     assert entry["accuracy"] == pytest.approx(sum(accuracies) / 3)
     assert entry["std"] == pytest.approx(float(np.std(accuracies, ddof=1)))
     assert entry["n"] == 6
+    own = [samples(recipe, f"mmlu-letter{suffix}") for suffix in ("", "-seed432", "-seed32")]
+    for subject, found in entry["subjects"].items():
+        right = [one["correct"] for lines in own for one in lines if one["subject"] == subject]
+        assert found["accuracy"] == pytest.approx(sum(right) / len(right))
+    assert sum(part["n"] for part in entry["calibration"]["bins"]) == 3 * 6
     prompts = [samples(recipe, f"mmlu-letter{suffix}")[0]["prompt"] for suffix in ("", "-seed432", "-seed32")]
     assert len(set(prompts)) > 1
 

@@ -152,6 +152,8 @@ def write_task(folder: Path, task: str, protocol: str, options: int, n: int, see
     samples = [write_sample(task, index, options, chance) for index in range(n)]
     correct = sum(sample["correct"] for sample in samples)
     write_lines(folder / f"samples-{task}-{protocol}.jsonl", samples)
+    if (task, protocol) == ("medqa", "letter"):  # see `order_figures`
+        write_lines(folder / f"samples-{task}-{protocol}-seed432.jsonl", samples)
     share = correct / n
     spread = 1.96 * math.sqrt(0.25 / n)
     scores = {"n": n, "correct": correct, "accuracy": share, "ci": [max(0, share - spread), share + spread]}

@@ -44,6 +44,11 @@ def test_the_difference_has_its_own_interval() -> None:
     assert change.paired == pytest.approx((100 * expected[0], 100 * expected[1]))
     assert change.paired is not None
     assert change.paired[0] < change.difference < change.paired[1]
+    often = {key: 2 / 3 if right else 0.0 for key, right in after.items()}  # of three seeds
+    seldom = compare_accuracies(*scores, before, often)
+    assert (seldom.gained, seldom.lost) == (change.gained, sum(before.values()))
+    assert seldom.paired is not None
+    assert seldom.paired[1] < change.paired[1]
     unpaired = compare_accuracies(*scores, before, {**after, "x": True})
     assert unpaired.paired is None
 

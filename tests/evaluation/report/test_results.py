@@ -51,6 +51,20 @@ def test_a_model_evaluated_on_other_questions_is_not_paired(work: Path) -> None:
     assert change.overlap is True
 
 
+def test_a_question_counts_as_its_mean_over_seeds(work: Path) -> None:
+    path = work / "results" / "pretrained" / "samples-medqa-letter-seed432.jsonl"
+    lines = [json.loads(line) | {"correct": False} for line in path.read_text().splitlines()]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    write_manifest(path.parent, kind="results", config={}, inputs={}, counts={})
+    notes = Notes()
+    (row, *_) = task_rows(read_results(work / "results", [], notes), notes)
+    change, before = row.changes["pretrained"], row.scores["base"]
+    assert change.lost == before.correct  # all, as none is right with both seeds any more
+    assert change.gained > 0
+    assert change.paired is not None
+    assert change.paired[1] < 0
+
+
 def test_models_asked_from_other_files_are_not_paired(work: Path) -> None:
     for label, digest in (("base", "aa"), ("pretrained", "bb")):
         path = work / "results" / label / "results.json"
