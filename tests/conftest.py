@@ -12,9 +12,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 from hypothesis import settings
 
-# A shell without job control starts `pytest &` deaf to SIGINT, and what the tests start and interrupt would
-# inherit that.
+# `pytest &` of a shell without job control is deaf to SIGINT, `nohup pytest` to SIGHUP; what the tests start
+# and interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples in every run; `--hypothesis-profile=explore` looks for new ones.
 settings.register_profile("repeat", derandomize=True)
